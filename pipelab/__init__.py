@@ -1,0 +1,89 @@
+"""See a PyTorch model as a pipeline, drag its split points, and run it on real processes.
+
+The flow: `trace` a model, choose a plan by a policy (`equal_size`, `threshold`, `uniform`, `split_at`),
+look at it (`explore`, `viz`), and `start` it on one process per stage.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelab import viz as viz
+    from pipelab.errors import PipelabError as PipelabError
+    from pipelab.events import Event as Event
+    from pipelab.events import Timeline as Timeline
+    from pipelab.graph import Graph as Graph
+    from pipelab.lab import explore as explore
+    from pipelab.launch.controller import Pipeline as Pipeline
+    from pipelab.launch.controller import start as start
+    from pipelab.marks import pipe_split as pipe_split
+    from pipelab.plan import Plan as Plan
+    from pipelab.policies import equal_size as equal_size
+    from pipelab.policies import split_at as split_at
+    from pipelab.policies import threshold as threshold
+    from pipelab.policies import uniform as uniform
+    from pipelab.pretrained import trace_pretrained as trace_pretrained
+    from pipelab.report import Report as Report
+    from pipelab.split_points import SplitPoint as SplitPoint
+    from pipelab.tracing import Trace as Trace
+    from pipelab.tracing import trace as trace
+
+__version__ = "0.1.0"
+
+# Loaded on first use: a rank process imports this package and must not pay for widgets or figures.
+_HOME = {
+    "Event": "events",
+    "Graph": "graph",
+    "PipelabError": "errors",
+    "Pipeline": "launch.controller",
+    "Plan": "plan",
+    "Report": "report",
+    "SplitPoint": "split_points",
+    "Timeline": "events",
+    "Trace": "tracing",
+    "equal_size": "policies",
+    "explore": "lab",
+    "pipe_split": "marks",
+    "split_at": "policies",
+    "start": "launch.controller",
+    "threshold": "policies",
+    "trace": "tracing",
+    "trace_pretrained": "pretrained",
+    "uniform": "policies",
+}
+
+__all__ = [
+    "Event",
+    "Graph",
+    "PipelabError",
+    "Pipeline",
+    "Plan",
+    "Report",
+    "SplitPoint",
+    "Timeline",
+    "Trace",
+    "equal_size",
+    "explore",
+    "pipe_split",
+    "split_at",
+    "start",
+    "threshold",
+    "trace",
+    "trace_pretrained",
+    "uniform",
+    "viz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "viz":
+        return import_module("pipelab.viz")
+    if name not in _HOME:
+        raise AttributeError(f"module 'pipelab' has no attribute {name!r}")
+    value = getattr(import_module(f"pipelab.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,149 @@
+"""Runs `torch.export` on the user's model and leaves the model as it was."""
+
+import inspect
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.utils import _pytree as pytree
+
+from pipelab.errors import InputError, TraceError
+
+# torch specialises a dimension of size 1, so a batch of one row is traced as two.
+SMALLEST_TRACED_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the model, the same however its arguments were written.
+
+    Attributes:
+        args: Positional arguments, as `inspect.BoundArguments.args` gives them.
+        kwargs: The others by name.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def flatten(self) -> tuple[list[Any], pytree.TreeSpec]:
+        """The leaves of all arguments, and their structure."""
+        return pytree.tree_flatten((self.args, dict(self.kwargs)))
+
+
+def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """The call by `forward`'s signature, without arguments that are None as by default.
+
+    Raises:
+        InputError: `forward` does not take these arguments.
+    """
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"{type(model).__name__}.forward does not take these arguments: {error}.") from error
+    for name, parameter in signature.parameters.items():
+        if name in bound.arguments and bound.arguments[name] is None and parameter.default is None:
+            del bound.arguments[name]
+    if "use_cache" in signature.parameters and "use_cache" not in bound.arguments:
+        # A cache would become a second output of the traced program.
+        bound.arguments["use_cache"] = False
+        order = list(signature.parameters)
+        bound.arguments = dict(sorted(bound.arguments.items(), key=lambda item: order.index(item[0])))
+    return Call(bound.args, bound.kwargs)
+
+
+def batch_size_of(leaves: Sequence[Any]) -> int:
+    """Dimension 0 of the first tensor that has one.
+
+    Raises:
+        TraceError: No argument is such a tensor.
+    """
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            if leaf.shape[0] == 0:
+                raise TraceError("The batch is empty: pass at least one row.")
+            return leaf.shape[0]
+    raise TraceError("No input is a tensor with a batch dimension: pass the inputs the model is called with.")
+
+
+def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
+    """The exported program, with dimension 0 of every batched input left open.
+
+    Args:
+        model: The user's model; untouched afterwards, also after an error.
+        call: The call to trace.
+        batch_size: Dimension 0 of the inputs that are batched.
+
+    Raises:
+        TraceError: torch cannot trace the model; says why, in torch's own words.
+    """
+    shapes = ShapesCollection()
+
+    def opened(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != batch_size:
+            return leaf
+        leaf = leaf.detach()
+        if batch_size < SMALLEST_TRACED_BATCH:
+            leaf = leaf.expand(SMALLEST_TRACED_BATCH, *leaf.shape[1:])
+        shapes[leaf] = {0: Dim.AUTO}
+        return leaf
+
+    args, kwargs = pytree.tree_map(opened, (call.args, dict(call.kwargs)))
+    with _evaluation(model), torch.no_grad():
+        try:
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            raise TraceError(_explain(model, error)) from error
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation behaviour inside, every module's own training flag afterwards."""
+    flags = {module: module.training for module in model.modules()}
+    if any(flags.values()):
+        warnings.warn(
+            f"{type(model).__name__} is in training mode; it is traced as in evaluation (no dropout). "
+            "Its training flags are kept.",
+            stacklevel=4,
+        )
+    # Not model.eval(): a model may override it.
+    for module in flags:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _explain(model: nn.Module, error: BaseException) -> str:
+    """The whole chain of causes: export's outer message hides the reason."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    name = type(model).__name__
+    if any("DataDependent" in type(item).__name__ for item in chain):
+        where = _user_line(model, error)
+        return (
+            f"{name} cannot be traced: it decides by the values of a tensor{where}, and a trace must hold for all "
+            "values. Use torch.where or torch.cond there, or trace the parts before and after it by themselves."
+        )
+    reasons = "\n  caused by ".join(f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain
+                                    if str(item).strip())
+    return f"{name} cannot be traced by torch.export: {reasons}"
+
+
+def _user_line(model: nn.Module, error: BaseException) -> str:
+    """The line of the model's own code that the error came from."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "/torch/" not in frame.filename and "pipelab" not in frame.filename:
+            return f" ({frame.filename}:{frame.lineno}: {frame.line})"
+    return ""

@@ -1,0 +1,414 @@
+"""A traced model as data: its ops in execution order, the weights they use, and every place to cut it.
+
+A value is the tensor an op makes, or a model input. Value `i >= 0` is made by op `i`; value `-1 - k` is
+model input `k`. A cut at position `p` lies before op `p`. All sizes speak of the traced batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelab.units import format_bytes, plural
+
+IntArray = npt.NDArray[np.int64]
+Level = Literal["block", "module", "op"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor without its numbers.
+
+    Attributes:
+        name: Name of the value in the traced program.
+        shape: Sizes at the traced batch.
+        dtype: As torch writes it, without "torch.": "float32".
+        num_bytes: Bytes it takes on a link; an expanded (stride-0) dimension travels once.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({'×'.join(map(str, self.shape)) or 'scalar'} {self.dtype})"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter, buffer or constant of the model under one of its names.
+
+    Attributes:
+        name: Dotted name, as in the model's `state_dict`.
+        shape: Its sizes.
+        dtype: "float32", ...
+        num_elements: Number of elements.
+        num_bytes: Bytes in memory.
+        kind: "parameter", "buffer", or "constant" (a tensor the program itself holds).
+        persistent: Whether `state_dict` lists it.
+        tied_to: The first name of the same tensor; its own name if it has no other.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    num_elements: int
+    num_bytes: int
+    kind: Literal["parameter", "buffer", "constant"]
+    persistent: bool
+    tied_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator of the program.
+
+    Attributes:
+        name: Its name in the traced program, unique.
+        target: The operator, "aten.linear.default".
+        module: Dotted path of the module that ran it, "" for the model itself.
+        call: Which call of that module this is, from 0.
+        ordinal: How many ops of the same target that call ran before it.
+        args: The values it reads, without repetition.
+        weights: Names of the weights it reads.
+        output: The tensor it makes, or None for a list of tensors (then its `getitem`s follow).
+        flops: Floating-point operations; 2 for a multiply-add.
+        storage: The value whose memory its output lives in: itself, an earlier value if the output
+            is a view, or None if it is a view of a weight.
+    """
+
+    name: str
+    target: str
+    module: str
+    call: int
+    ordinal: int
+    args: tuple[int, ...]
+    weights: tuple[str, ...]
+    output: TensorInfo | None
+    flops: int
+    storage: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the output as it would cross a cut; 0 for a list of tensors."""
+        return self.output.num_bytes if self.output else 0
+
+    @property
+    def short_target(self) -> str:
+        """The operator without namespace and overload: "linear"."""
+        parts = self.target.split(".")
+        return parts[1] if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """One call of one module: it ran ops `start` to `stop` (exclusive)."""
+
+    path: str
+    call: int
+    class_name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of the model that people cut around: a repeated layer, or what lies between them.
+
+    Attributes:
+        path: The module it is, "" for what lies between blocks (embedding, head).
+        label: A short unique name: "h.3", "embed", "head".
+        start: Its first op.
+        stop: The op after its last.
+    """
+
+    path: str
+    label: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutPoint:
+    """A place where the model may be cut.
+
+    Attributes:
+        position: The cut lies before this op.
+        label: Where that is, "before h.3".
+        level: "block" between blocks, "module" where a module's call begins or ends, else "op".
+        num_bytes: Bytes of the values alive there: what the wire carries for the traced batch.
+        tensors: Those values, model inputs first.
+    """
+
+    position: int
+    label: str
+    level: Level
+    num_bytes: int
+    tensors: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A traced model: ops in execution order, weights, and where it may be cut.
+
+    Attributes:
+        model: Class name of the model.
+        batch_size: Size of the traced batch.
+        inputs: The model's tensor inputs.
+        ops: The operators in execution order.
+        outputs: The values the model returns, by value number.
+        weights: Every parameter, buffer and constant, under every name.
+        modules: Every module call, outer before inner.
+        blocks: The pieces of the model; together they cover all ops.
+        prefix: What labels leave out of module paths: "transformer.".
+        legal: The legal cut positions, ascending.
+        marks: Where the model's own `forward` called `pipe_split()`.
+    """
+
+    model: str
+    batch_size: int
+    inputs: tuple[TensorInfo, ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[int, ...]
+    weights: tuple[Weight, ...]
+    modules: tuple[ModuleCall, ...]
+    blocks: tuple[Block, ...]
+    prefix: str
+    legal: tuple[int, ...]
+    marks: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({self.model}: {plural(len(self.ops), 'op')}, {self.num_params:,} parameters, "
+            f"{plural(len(self.legal), 'split point')})"
+        )
+
+    # --- totals -------------------------------------------------------------------------------------
+
+    @cached_property
+    def weight_by_name(self) -> dict[str, Weight]:
+        """Weights by each of their names."""
+        return {weight.name: weight for weight in self.weights}
+
+    @cached_property
+    def distinct_weights(self) -> tuple[Weight, ...]:
+        """Each tensor once, under its first name."""
+        return tuple(weight for weight in self.weights if weight.tied_to == weight.name)
+
+    @cached_property
+    def num_params(self) -> int:
+        """Elements of all parameters; a tied one counts once."""
+        return sum(w.num_elements for w in self.distinct_weights if w.kind == "parameter")
+
+    @cached_property
+    def param_bytes(self) -> int:
+        """Bytes of all parameters; a tied one counts once."""
+        return sum(w.num_bytes for w in self.distinct_weights if w.kind == "parameter")
+
+    @cached_property
+    def buffer_bytes(self) -> int:
+        """Bytes of all buffers and constants."""
+        return sum(w.num_bytes for w in self.distinct_weights if w.kind != "parameter")
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of one forward pass of the traced batch."""
+        return sum(op.flops for op in self.ops)
+
+    # --- values -------------------------------------------------------------------------------------
+
+    @cached_property
+    def last_use(self) -> dict[int, int]:
+        """The last op that reads each value; `len(ops)` for what the model returns.
+
+        A value nobody reads has no entry.
+        """
+        last = {value: index for index, op in enumerate(self.ops) for value in op.args}
+        last.update(dict.fromkeys(self.outputs, len(self.ops)))
+        return last
+
+    def tensor(self, value: int) -> TensorInfo | None:
+        """The tensor of a value; None for an op that makes a list."""
+        return self.inputs[-1 - value] if value < 0 else self.ops[value].output
+
+    def values_at(self, position: int) -> tuple[int, ...]:
+        """The values alive at a cut: made before it, read at or after it. Model inputs first."""
+        last = self.last_use
+        inputs = (-1 - k for k in range(len(self.inputs)))
+        return tuple(
+            value
+            for value in (*inputs, *range(position))
+            if last.get(value, -1) >= position and self.tensor(value) is not None
+        )
+
+    @cached_property
+    def live_bytes(self) -> IntArray:
+        """Bytes alive at each position 0..len(ops), as they would cross a cut there."""
+        change = np.zeros(len(self.ops) + 2, dtype=np.int64)
+        for value, last in self.last_use.items():
+            tensor = self.tensor(value)
+            if tensor is not None:
+                change[max(value + 1, 0)] += tensor.num_bytes
+                change[last + 1] -= tensor.num_bytes
+        return np.cumsum(change)[:-1]
+
+    @cached_property
+    def memory_bytes(self) -> IntArray:
+        """Activation bytes in memory while each op runs; a view takes none of its own."""
+        born: dict[int, int] = {}
+        dies: dict[int, int] = {}
+        for value in (*(-1 - k for k in range(len(self.inputs))), *range(len(self.ops))):
+            storage = value if value < 0 else self.ops[value].storage
+            if storage is None:
+                continue
+            last = self.last_use.get(value, max(value, 0))
+            born[storage] = min(born.get(storage, max(value, 0)), max(value, 0))
+            dies[storage] = max(dies.get(storage, 0), last)
+        change = np.zeros(len(self.ops) + 2, dtype=np.int64)
+        for storage, start in born.items():
+            tensor = self.tensor(storage)
+            num_bytes = tensor.num_bytes if tensor else 0
+            change[start] += num_bytes
+            change[dies[storage] + 1] -= num_bytes
+        return np.cumsum(change)[: len(self.ops)]
+
+    # --- weights of a range of ops ------------------------------------------------------------------
+
+    @cached_property
+    def weight_uses(self) -> dict[str, tuple[int, ...]]:
+        """The ops that read each distinct weight, ascending; unused weights are left out."""
+        uses: dict[str, list[int]] = {}
+        for index, op in enumerate(self.ops):
+            for name in dict.fromkeys(self.weight_by_name[name].tied_to for name in op.weights):
+                uses.setdefault(name, []).append(index)
+        return {name: tuple(indices) for name, indices in uses.items()}
+
+    def weights_between(self, start: int, stop: int) -> tuple[Weight, ...]:
+        """The distinct weights that ops `start` to `stop` read, in order of their first use."""
+        names = dict.fromkeys(
+            self.weight_by_name[name].tied_to for op in self.ops[start:stop] for name in op.weights
+        )
+        return tuple(self.weight_by_name[name] for name in names)
+
+    # --- cuts ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def calls_by_start(self) -> dict[int, tuple[ModuleCall, ...]]:
+        """Module calls by their first op, outer first."""
+        return _grouped((call.start, call) for call in self.modules)
+
+    @cached_property
+    def calls_by_stop(self) -> dict[int, tuple[ModuleCall, ...]]:
+        """Module calls by the op after their last, outer first."""
+        return _grouped((call.stop, call) for call in self.modules)
+
+    @cached_property
+    def block_starts(self) -> dict[int, Block]:
+        """Blocks by their first op."""
+        return {block.start: block for block in self.blocks}
+
+    def short(self, path: str) -> str:
+        """A module path without the prefix all labels would share."""
+        return path.removeprefix(self.prefix) or self.model
+
+    def level_at(self, position: int) -> Level:
+        """What a cut at this position lies between."""
+        if position in self.block_starts and position > 0:
+            return "block"
+        return "module" if position in self.calls_by_start or position in self.calls_by_stop else "op"
+
+    def label_at(self, position: int) -> str:
+        """Where a position is, in words."""
+        if position >= len(self.ops):
+            return "after the last op"
+        if block := self.block_starts.get(position):
+            return f"before {block.label}"
+        for word, calls in (("before", self.calls_by_start), ("after", self.calls_by_stop)):
+            if found := calls.get(position):
+                return f"{word} {self.short(found[0].path)}{_call_text(found[0].call)}"
+        op = self.ops[position]
+        number = f" #{op.ordinal}" if op.ordinal else ""
+        return f"inside {self.short(op.module)}{_call_text(op.call)}, before {op.short_target}{number}"
+
+    @cached_property
+    def cut_points(self) -> tuple[CutPoint, ...]:
+        """Every legal cut, by position."""
+        points = []
+        alive: dict[int, TensorInfo] = {
+            -1 - k: tensor for k, tensor in enumerate(self.inputs) if -1 - k in self.last_use
+        }
+        legal = set(self.legal)
+        for position in range(len(self.ops)):
+            if position in legal:
+                tensors = tuple(alive.values())
+                num_bytes = int(self.live_bytes[position])
+                label, level = self.label_at(position), self.level_at(position)
+                points.append(CutPoint(position, label, level, num_bytes, tensors))
+            op = self.ops[position]
+            for value in op.args:
+                if self.last_use[value] == position:
+                    alive.pop(value, None)
+            if op.output is not None and position in self.last_use:
+                alive[position] = op.output
+        return tuple(points)
+
+    @cached_property
+    def cut_point_at(self) -> dict[int, CutPoint]:
+        """Cut points by position."""
+        return {point.position: point for point in self.cut_points}
+
+    # --- JSON ---------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict that `from_json` turns back into an equal graph."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Graph":
+        """The graph that `to_json` described."""
+        return cls(
+            model=data["model"],
+            batch_size=data["batch_size"],
+            inputs=tuple(_tensor(item) for item in data["inputs"]),
+            ops=tuple(
+                Op(**{**item, "args": tuple(item["args"]), "weights": tuple(item["weights"]), "output": output})
+                for item in data["ops"]
+                for output in [_tensor(item["output"]) if item["output"] else None]
+            ),
+            outputs=tuple(data["outputs"]),
+            weights=tuple(Weight(**{**item, "shape": tuple(item["shape"])}) for item in data["weights"]),
+            modules=tuple(ModuleCall(**item) for item in data["modules"]),
+            blocks=tuple(Block(**item) for item in data["blocks"]),
+            prefix=data["prefix"],
+            legal=tuple(data["legal"]),
+            marks=tuple(data["marks"]),
+        )
+
+    def summary(self) -> str:
+        """Parameters, batch, blocks and split points in one line."""
+        named = sum(1 for block in self.blocks if block.path)
+        between = sum(1 for point in self.cut_points if point.level == "block")
+        shape = " × ".join(map(str, self.inputs[0].shape)) if self.inputs else "no inputs"
+        return (
+            f"{self.model}  {self.num_params:,} parameters ({format_bytes(self.param_bytes)})  {shape}  "
+            f"{plural(named, 'block')}  {plural(len(self.legal), 'split point')}, {between} between blocks"
+        )
+
+
+def _tensor(data: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(data["name"], tuple(data["shape"]), data["dtype"], data["num_bytes"])
+
+
+def _grouped(pairs: Iterator[tuple[int, ModuleCall]]) -> dict[int, tuple[ModuleCall, ...]]:
+    groups: dict[int, list[ModuleCall]] = {}
+    for key, call in pairs:
+        groups.setdefault(key, []).append(call)
+    return {key: tuple(calls) for key, calls in groups.items()}
+
+
+def _call_text(call: int) -> str:
+    return f" (call {call + 1})" if call else ""

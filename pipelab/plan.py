@@ -1,0 +1,290 @@
+"""Where a model is cut, and what each stage and boundary then holds. Pure arithmetic on a Graph."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelab.errors import SplitError
+from pipelab.graph import Graph, TensorInfo
+from pipelab.split_points import check_legal, name_of, resolve
+from pipelab.table import format_table
+from pipelab.units import format_bytes, format_count
+
+FORMAT = "pipelab-plan"
+VERSION = 1
+
+
+class HasGraph(Protocol):
+    """A Trace, or anything else that carries a graph."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+
+def graph_of(traced: "HasGraph | Graph") -> Graph:
+    """The graph of a trace; a graph is its own."""
+    return traced if isinstance(traced, Graph) else traced.graph
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one stage holds. Sizes are of the traced batch.
+
+    Attributes:
+        index: Its place in the pipeline, from 0.
+        start: Its first op.
+        stop: The op after its last.
+        num_params: Elements of the parameters it reads; a tied one counts once per stage.
+        param_bytes: Their bytes.
+        buffer_bytes: Bytes of the buffers and constants it reads.
+        flops: Floating-point operations.
+        activation_bytes: Most bytes of values in memory at once while it runs.
+        modules: The blocks it runs, wholly or in part, and outside blocks the modules.
+        labels: The same for people: "embed", "h.0".
+        time_s: Seconds; None while there is no cost source.
+    """
+
+    index: int
+    start: int
+    stop: int
+    num_params: int
+    param_bytes: int
+    buffer_bytes: int
+    flops: int
+    activation_bytes: int
+    modules: tuple[str, ...]
+    labels: tuple[str, ...]
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """What crosses from stage `index` to the next, for the traced batch.
+
+    Attributes:
+        index: The stage before it.
+        position: The cut.
+        label: Where the cut is.
+        num_bytes: Bytes on the wire.
+        tensors: The values that cross.
+    """
+
+    index: int
+    position: int
+    label: str
+    num_bytes: int
+    tensors: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model and where it is cut.
+
+    Attributes:
+        graph: The traced model.
+        cuts: Op positions, ascending: stage k runs `graph.ops[cuts[k-1]:cuts[k]]`. A last cut after the
+            last op makes an empty last stage (PiPPy's greedy policies can), which a run leaves out.
+        policy: What chose the cuts, for people.
+
+    Raises:
+        SplitError: A cut is not legal, or the cuts are not ascending.
+    """
+
+    graph: Graph = field(repr=False)
+    cuts: tuple[int, ...]
+    policy: str = "split_at"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cuts", tuple(int(cut) for cut in self.cuts))
+        if any(a >= b for a, b in zip(self.cuts, self.cuts[1:], strict=False)):
+            raise SplitError(f"The cuts must ascend without repetition, so that no stage is empty: {self.cuts}.")
+        inner = self.cuts[:-1] if self.has_empty_stage else self.cuts
+        for cut in inner:
+            check_legal(self.graph, cut)
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages, an empty last one included."""
+        return len(self.cuts) + 1
+
+    @property
+    def has_empty_stage(self) -> bool:
+        """Whether the last stage holds no op."""
+        return bool(self.cuts) and self.cuts[-1] == len(self.graph.ops)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """First op and the op after the last, per stage."""
+        edges = (0, *self.cuts, len(self.graph.ops))
+        return tuple(zip(edges, edges[1:], strict=False))
+
+    @property
+    def split_points(self) -> tuple[str, ...]:
+        """The cuts by name: what `split_at` takes and another trace of the model resolves."""
+        return tuple(name_of(self.graph, cut) for cut in self.cuts if cut < len(self.graph.ops))
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What each stage holds."""
+        return tuple(_stage(self.graph, index, *bounds) for index, bounds in enumerate(self.bounds))
+
+    @cached_property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """What crosses between stage k and k + 1."""
+        return tuple(_boundary(self.graph, index, cut) for index, cut in enumerate(self.cuts))
+
+    def with_cuts(self, cuts: Iterable[int]) -> "Plan":
+        """The same model cut elsewhere.
+
+        Raises:
+            SplitError: A cut is not legal.
+        """
+        return Plan(self.graph, tuple(cuts), "by hand")
+
+    def without_empty_stage(self) -> "Plan":
+        """The plan a run uses: without an empty last stage."""
+        return Plan(self.graph, self.cuts[:-1], self.policy) if self.has_empty_stage else self
+
+    def to_json(self) -> dict[str, Any]:
+        """Names of the cuts and the sizes they gave, JSON-ready."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.graph.model,
+            "num_stages": self.without_empty_stage().num_stages,
+            "split_points": list(self.split_points),
+            "policy": self.policy,
+            "num_params": [stage.num_params for stage in self.without_empty_stage().stages],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON: the cuts by name, so that another trace of the model can load it.
+
+        An empty last stage is not written.
+        """
+        Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path, traced: "HasGraph | Graph") -> "Plan":
+        """A saved plan on a trace of the same model.
+
+        Args:
+            path: A file `save` wrote.
+            traced: The trace, or its graph.
+
+        Raises:
+            SplitError: The file is not a plan, or a cut has no place in this model.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise SplitError(f"{path} is not a plan: it is not JSON ({error}).") from error
+        return cls.from_json(data, traced, source=str(path))
+
+    @classmethod
+    def from_json(cls, data: Any, traced: "HasGraph | Graph", *, source: str = "the plan") -> "Plan":
+        """The plan that `to_json` described, on a trace of the same model."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise SplitError(f"{source} is not a plan: its format is not {FORMAT!r}.")
+        if data.get("version") != VERSION:
+            raise SplitError(
+                f"{source} is a plan of version {data.get('version')!r}; this pipelab reads version {VERSION}."
+            )
+        names, policy = data.get("split_points"), data.get("policy", "split_at")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SplitError(f"{source} is not a plan: its split_points are not a list of names.")
+        graph = graph_of(traced)
+        return cls(graph, tuple(resolve(graph, name) for name in names), str(policy))
+
+    def __repr__(self) -> str:
+        rows = [
+            [
+                str(stage.index),
+                shorten(stage.labels),
+                f"{stage.num_params:,}",
+                format_bytes(stage.param_bytes),
+                format_count(stage.flops),
+                format_bytes(self.boundaries[stage.index].num_bytes) if stage.index < len(self.cuts) else "",
+            ]
+            for stage in self.stages
+        ]
+        header = ["stage", "holds", "parameters", "weights", "FLOPs", "sends"]
+        title = f"{self.graph.model} in {self.num_stages} stages, {self.policy} (batch of {self.graph.batch_size})"
+        return f"{title}\n{format_table(header, rows, left=(0, 1))}\n{self.verdict}"
+
+    @property
+    def verdict(self) -> str:
+        """The stage with most parameters, and how far above the mean it is."""
+        params = [stage.num_params for stage in self.stages]
+        mean = sum(params) / len(params)
+        if not mean:
+            return "The model has no parameters."
+        largest = max(params)
+        index = params.index(largest)
+        return f"Stage {index} holds {format_count(largest)} parameters, {largest / mean:.2f} × the mean."
+
+
+def shorten(labels: Sequence[str]) -> str:
+    """Labels in a few words: runs of numbered blocks are joined.
+
+    Example:
+        >>> shorten(["embed", "h.0", "h.1", "h.2", "head"])
+        'embed, h.0–2, head'
+    """
+    parts: list[tuple[str, int | None, int | None]] = []
+    for label in labels:
+        stem, _, number = label.rpartition(".")
+        if number.isdigit():
+            if parts and parts[-1][0] == stem and parts[-1][2] == int(number) - 1:
+                parts[-1] = (stem, parts[-1][1], int(number))
+            else:
+                parts.append((stem, int(number), int(number)))
+        else:
+            parts.append((label, None, None))
+    texts = []
+    for stem, first, last in parts:
+        dotted = f"{stem}." if stem else ""
+        texts.append(stem if first is None else f"{dotted}{first}" if first == last else f"{dotted}{first}–{last}")
+    return ", ".join(texts)
+
+
+def _stage(graph: Graph, index: int, start: int, stop: int) -> Stage:
+    weights = graph.weights_between(start, stop)
+    parameters = [weight for weight in weights if weight.kind == "parameter"]
+    modules, labels = _modules(graph, start, stop)
+    return Stage(
+        index=index,
+        start=start,
+        stop=stop,
+        num_params=sum(weight.num_elements for weight in parameters),
+        param_bytes=sum(weight.num_bytes for weight in parameters),
+        buffer_bytes=sum(weight.num_bytes for weight in weights if weight.kind != "parameter"),
+        flops=sum(op.flops for op in graph.ops[start:stop]),
+        activation_bytes=int(graph.memory_bytes[start:stop].max()) if stop > start else 0,
+        modules=modules,
+        labels=labels,
+    )
+
+
+def _modules(graph: Graph, start: int, stop: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    modules: dict[str, None] = {}
+    labels: dict[str, None] = {}
+    for block in graph.blocks:
+        first, last = max(block.start, start), min(block.stop, stop)
+        if first < last:
+            labels[block.label] = None
+            inside = [block.path] if block.path else [op.module for op in graph.ops[first:last] if op.module]
+            modules.update(dict.fromkeys(inside))
+    return tuple(modules), tuple(labels)
+
+
+def _boundary(graph: Graph, index: int, cut: int) -> Boundary:
+    point = graph.cut_point_at.get(cut)
+    if point is None:  # the empty last stage: the outputs pass through
+        values = [graph.tensor(value) for value in graph.outputs]
+        tensors = tuple(tensor for tensor in values if tensor is not None)
+        return Boundary(index, cut, "after the last op", sum(t.num_bytes for t in tensors), tensors)
+    return Boundary(index, cut, point.label, point.num_bytes, point.tensors)

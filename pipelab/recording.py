@@ -1,0 +1,242 @@
+"""From an exported program to a Graph: one op list for every batch size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from pipelab.aliasing import Memory, illegal_cuts, storage_of
+from pipelab.blocks import find_blocks
+from pipelab.costs import FlopCounter
+from pipelab.errors import TraceError
+from pipelab.graph import Graph, ModuleCall, Op, TensorInfo, Weight
+from pipelab.marks import TARGETS as MARKS
+from pipelab.sizes import Sizes, symbols
+
+_KINDS = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported program with its nodes sorted by what they are.
+
+    Attributes:
+        ops: The nodes of `Graph.ops`, in that order.
+        inputs: The nodes of the model's tensor inputs.
+        constants: The model's other inputs, fixed by the trace: {name: value}.
+        outputs: What the model returns: a node, or a constant.
+        key_of: Every tensor node's value number, or its weight's name.
+        weights: Every parameter, buffer and constant tensor by every name.
+    """
+
+    ops: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[Any, ...]
+    key_of: dict[fx.Node, int | str]
+    weights: dict[str, Tensor]
+    kinds: dict[str, str]
+    marks: tuple[int, ...]
+
+    @property
+    def output_nodes(self) -> tuple[fx.Node, ...]:
+        """The outputs that are tensors."""
+        return tuple(output for output in self.outputs if isinstance(output, fx.Node))
+
+
+def sort_nodes(exported: ExportedProgram) -> Program:
+    """Tell weights, inputs and ops apart; sizes and assertions are no ops.
+
+    Raises:
+        TraceError: A size depends on the values of a tensor, or the model returns one of its weights.
+    """
+    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+    stored: dict[str, Any] = {**exported.constants, **exported.state_dict}
+    ops: list[fx.Node] = []
+    inputs: list[fx.Node] = []
+    outputs: tuple[Any, ...] = ()
+    key_of: dict[fx.Node, int | str] = {}
+    weights: dict[str, Tensor] = {}
+    kinds: dict[str, str] = {}
+    marks: list[int] = []
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            spec = specs[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                if isinstance(node.meta.get("val"), Tensor):
+                    key_of[node] = -1 - len(inputs)
+                    inputs.append(node)
+            elif spec.kind in _KINDS and spec.target is not None:
+                key_of[node] = spec.target
+                weights[spec.target] = stored[spec.target]
+                kinds[spec.target] = _KINDS[spec.kind]
+        elif node.op == "call_function":
+            if str(node.target) in MARKS:
+                marks.append(len(ops))
+            elif is_op(node):
+                key_of[node] = len(ops)
+                ops.append(node)
+        elif node.op == "output":
+            outputs = tuple(node.args[0])
+    returned = [key_of.get(output) for output in outputs if isinstance(output, fx.Node)]
+    for key in returned:
+        if not isinstance(key, int):
+            what = f"its weight {key!r}" if key else "a size"
+            raise TraceError(f"The model returns {what} as an output; return a tensor computed from the input instead.")
+    return Program(tuple(ops), tuple(inputs), outputs, key_of, weights, kinds, tuple(marks))
+
+
+def is_op(node: fx.Node) -> bool:
+    """Whether a node computes tensors: sizes become integers in a stage, and assertions are dropped."""
+    value = node.meta.get("val")
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        if any(str(symbol).startswith(("u", "zu")) for symbol in symbols(value)):
+            raise TraceError(
+                f"A size in the model depends on the values of a tensor ({node.name} = {node.target}); a stage "
+                "needs sizes that follow from the input's shape alone."
+            )
+        return False
+    return _holds_tensor(value)
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(_holds_tensor, value)))
+
+
+def tensor_info(name: str, value: Tensor, sizes: Sizes) -> TensorInfo:
+    """Shape, dtype and bytes on a link for one batch size."""
+    shape = tuple(sizes(size) for size in value.shape)
+    num_elements = 1
+    for size, stride in zip(shape, value.stride(), strict=True):
+        num_elements *= 1 if isinstance(stride, int) and stride == 0 and size > 1 else size
+    return TensorInfo(name, shape, str(value.dtype).removeprefix("torch."), num_elements * value.dtype.itemsize)
+
+
+def record(program: Program, persistent: set[str], model_name: str, batch_size: int) -> Graph:
+    """The Graph of a program, with figures for one batch size.
+
+    Args:
+        program: The sorted nodes.
+        persistent: Names in the model's `state_dict`.
+        model_name: Class name of the model.
+        batch_size: Rows of the traced batch.
+    """
+    sizes = Sizes(batch_size)
+    memory = Memory()
+    for node, key in program.key_of.items():
+        if isinstance(key, int) and key >= 0:
+            memory.add_op(key, node, program.key_of)
+        else:
+            memory.add(key, node)
+    calls, places = _places(program.ops)
+    ops = _ops(program, places, memory, sizes)
+    last_use = {value: index for index, op in enumerate(ops) for value in op.args}
+    outputs = tuple(key for node in program.output_nodes for key in [program.key_of[node]] if isinstance(key, int))
+    last_use.update(dict.fromkeys(outputs, len(ops)))
+    list_valued = [index for index, op in enumerate(ops) if op.output is None]
+    reads: dict[str, list[int]] = {}
+    for index, op in enumerate(ops):
+        for name in op.weights:
+            reads.setdefault(name, []).append(index)
+    illegal = illegal_cuts(memory, len(ops), last_use, list_valued, reads)
+    blocks, prefix = find_blocks(calls, [bool(op.weights) for op in ops])
+    return Graph(
+        model=model_name,
+        batch_size=batch_size,
+        inputs=tuple(tensor_info(node.name, node.meta["val"], sizes) for node in program.inputs),
+        ops=ops,
+        outputs=outputs,
+        weights=_weights(program, persistent),
+        modules=calls,
+        blocks=blocks,
+        prefix=prefix,
+        legal=tuple(position for position in range(1, len(ops)) if position not in illegal),
+        marks=program.marks,
+    )
+
+
+def _weights(program: Program, persistent: set[str]) -> tuple[Weight, ...]:
+    # Identity tells tensors apart: on meta every data_ptr is 0.
+    first_name: dict[int, str] = {}
+    return tuple(
+        Weight(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            num_elements=tensor.numel(),
+            num_bytes=tensor.numel() * tensor.dtype.itemsize,
+            kind=program.kinds[name],  # type: ignore[arg-type]
+            persistent=name in persistent,
+            tied_to=first_name.setdefault(id(tensor), name),
+        )
+        for name, tensor in program.weights.items()
+    )
+
+
+def _ops(
+    program: Program, places: Sequence[tuple[str, int]], memory: Memory, sizes: Sizes
+) -> tuple[Op, ...]:
+    count_flops = FlopCounter(sizes)
+    ordinals: dict[tuple[str, int, str], int] = {}
+    ops = []
+    for index, (node, (module, call)) in enumerate(zip(program.ops, places, strict=True)):
+        target = target_name(node)
+        ordinal = ordinals.get((module, call, target), 0)
+        ordinals[module, call, target] = ordinal + 1
+        keys = dict.fromkeys(program.key_of[arg] for arg in node.all_input_nodes if arg in program.key_of)
+        value = node.meta["val"]
+        ops.append(
+            Op(
+                name=node.name,
+                target=target,
+                module=module,
+                call=call,
+                ordinal=ordinal,
+                args=tuple(key for key in keys if isinstance(key, int)),
+                weights=tuple(key for key in keys if isinstance(key, str)),
+                output=tensor_info(node.name, value, sizes) if isinstance(value, Tensor) else None,
+                flops=count_flops(node),
+                storage=storage_of(memory, index),
+            )
+        )
+    return tuple(ops)
+
+
+def target_name(node: fx.Node) -> str:
+    """The operator's name: "aten.add.Tensor", "_operator.getitem", "higher_order.cond"."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
+    return f"{target.__module__}.{target.__name__}"  # type: ignore[union-attr]
+
+
+def _places(nodes: Sequence[fx.Node]) -> tuple[tuple[ModuleCall, ...], list[tuple[str, int]]]:
+    """Every module call with its span of ops, and per op the innermost call."""
+    spans: dict[tuple[str, int], list[Any]] = {}
+    places: list[tuple[str, int]] = []
+    for index, node in enumerate(nodes):
+        innermost = ("", 0)
+        for key, entry in node.meta.get("nn_module_stack", {}).items():
+            if not isinstance(entry, tuple):
+                continue
+            path, class_name = entry
+            # The second call of a module is keyed "L__self__block@1".
+            count = key.rpartition("@")[2]
+            innermost = (path, int(count) if "@" in key and count.isdigit() else 0)
+            name = class_name if isinstance(class_name, str) else class_name.__name__
+            span = spans.setdefault(innermost, [name.rpartition(".")[2], index, index])
+            span[2] = index
+        places.append(innermost)
+    calls = [
+        ModuleCall(path, call, name, start, last + 1) for (path, call), (name, start, last) in spans.items() if path
+    ]
+    return tuple(sorted(calls, key=lambda c: (c.start, -c.stop))), places

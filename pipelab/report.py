@@ -1,0 +1,156 @@
+"""What a run did: the output, who waited for whom, and whether it paid. It outlives the processes."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipelab.errors import PipelabError
+from pipelab.events import COMPUTE, Timeline
+from pipelab.graph import Graph
+from pipelab.plan import Plan, shorten
+from pipelab.table import format_table
+from pipelab.units import format_bytes, format_seconds, plural
+
+FORMAT = "pipelab-report"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """One measured run.
+
+    Attributes:
+        plan: Where the model was cut.
+        timeline: The events of the median step.
+        steps_s: Seconds of every step that counted (the first, a warm-up, does not).
+        batch_size: Rows of the batch.
+        baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU).
+        peak_memory_bytes: Per rank, the most memory it held beyond an idle rank's own.
+        environment: Machine, versions, devices, threads and links.
+        output: The model's own output; None after `load`.
+        predicted: The timeline that was predicted, if one was.
+    """
+
+    plan: Plan
+    timeline: Timeline
+    steps_s: tuple[float, ...]
+    batch_size: int
+    baseline_s: float
+    peak_memory_bytes: tuple[int, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+    output: Any = field(default=None, repr=False, compare=False)
+    predicted: Timeline | None = None
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of the median step."""
+        return median(self.steps_s)
+
+    @property
+    def samples_per_s(self) -> float:
+        """Rows of the batch per second."""
+        return self.batch_size / self.step_s
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Idle share of all rank time in the median step."""
+        return self.timeline.bubble_fraction
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the unsplit model."""
+        return self.baseline_s / self.step_s
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was faster than the unsplit model, who was the bottleneck, and why."""
+        busy = self.timeline.rank_busy_s
+        slowest = busy.index(max(busy))
+        ranks = self.timeline.num_ranks
+        text = (
+            f"{format_seconds(self.step_s)} per step: {self.speedup:.2f} × the speed of the unsplit model "
+            f"({format_seconds(self.baseline_s)})."
+        )
+        if ranks > 1:
+            mean = sum(busy) / ranks
+            text += (
+                f" Stage {slowest} is the bottleneck: it computes {format_seconds(busy[slowest])}, "
+                f"the mean is {format_seconds(mean)}. Ranks are idle {self.bubble_fraction:.0%} of the time."
+            )
+        cores = self.environment.get("cores")
+        if self.environment.get("device") == "cpu" and isinstance(cores, int) and ranks > cores:
+            text += f" {ranks} ranks share {plural(cores, 'core')}."
+        return text
+
+    def __repr__(self) -> str:
+        rows = []
+        for stage in self.plan.stages:
+            of_rank = [e for e in self.timeline.events if e.rank == stage.index]
+
+            def seconds(kinds: frozenset[str], events: Any = of_rank) -> str:
+                return format_seconds(sum(e.end_s - e.start_s for e in events if e.kind in kinds))
+
+            rows.append(
+                [
+                    str(stage.index),
+                    shorten(stage.labels),
+                    seconds(COMPUTE),
+                    seconds(frozenset({"send", "recv"})),
+                    seconds(frozenset({"wait"})),
+                    format_bytes(self.peak_memory_bytes[stage.index]),
+                ]
+            )
+        header = ["rank", "holds", "computes", "moves data", "waits", "peak memory"]
+        steps = plural(len(self.steps_s), "step")
+        title = (
+            f"{self.plan.graph.model}: {plural(self.timeline.num_ranks, 'rank')}, batch of {self.batch_size} in "
+            f"{plural(self.timeline.num_microbatches, 'micro-batch')}, median of {steps}, "
+            f"{self.environment.get('device_text', 'device unknown')}"
+        )
+        return f"{self.verdict}\n{title}\n{format_table(header, rows, left=(0, 1))}"
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON, without the output."""
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "graph": self.plan.graph.to_json(),
+            "cuts": list(self.plan.cuts),
+            "policy": self.plan.policy,
+            "timeline": self.timeline.to_json(),
+            "predicted": self.predicted.to_json() if self.predicted else None,
+            "steps_s": list(self.steps_s),
+            "batch_size": self.batch_size,
+            "baseline_s": self.baseline_s,
+            "peak_memory_bytes": list(self.peak_memory_bytes),
+            "environment": self.environment,
+        }
+        Path(path).write_text(json.dumps(data))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """A saved report; it needs no trace and no process.
+
+        Raises:
+            PipelabError: The file is not a report of this version.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise PipelabError(f"{path} is not a report: it is not JSON ({error}).") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PipelabError(f"{path} is not a report: its format is not {FORMAT!r}.")
+        if data.get("version") != VERSION:
+            raise PipelabError(f"{path} is a report of version {data.get('version')!r}; this one reads {VERSION}.")
+        return cls(
+            plan=Plan(Graph.from_json(data["graph"]), tuple(data["cuts"]), data["policy"]),
+            timeline=Timeline.from_json(data["timeline"]),
+            steps_s=tuple(data["steps_s"]),
+            batch_size=data["batch_size"],
+            baseline_s=data["baseline_s"],
+            peak_memory_bytes=tuple(data["peak_memory_bytes"]),
+            environment=data["environment"],
+            predicted=Timeline.from_json(data["predicted"]) if data["predicted"] else None,
+        )

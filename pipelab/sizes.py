@@ -1,0 +1,72 @@
+"""From the symbols of a traced program to the integers of one batch size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipelab.errors import InputError
+
+
+class Sizes:
+    """Turns symbolic sizes into integers for one number of rows.
+
+    Every batch symbol of the program stands for the same number of rows.
+
+    Args:
+        num_rows: Rows of the (micro-)batch.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, size: Any) -> Any:
+        """The plain number behind a size; anything that is not symbolic is returned as it is.
+
+        Raises:
+            InputError: The program has no integer there for this number of rows.
+        """
+        if not isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return size
+        expression = size.node.expr
+        if expression not in self._known:
+            self._known[expression] = self._number(expression, size)
+        return self._known[expression]
+
+    def _number(self, expression: Any, size: Any) -> int | float | bool:
+        value = expression.subs(dict.fromkeys(expression.free_symbols, self.num_rows))
+        if isinstance(size, torch.SymBool):
+            return bool(value)
+        if isinstance(size, torch.SymFloat):
+            return float(value)
+        if not value.is_integer:
+            raise InputError(
+                f"The model cannot run {self.num_rows} rows: a size {expression} would be {value}, not an integer. "
+                "Choose a number of micro-batches that gives other sizes."
+            )
+        return int(value)
+
+
+def symbols(size: Any) -> frozenset[Any]:
+    """The symbols a size depends on; none for a plain number."""
+    return frozenset(size.node.expr.free_symbols) if isinstance(size, torch.SymInt) else frozenset()
+
+
+def is_multiple(size: Any) -> bool:
+    """Whether a size is a multiple of one symbol, so that the sizes of the parts add up to the whole."""
+    found = symbols(size)
+    if len(found) != 1:
+        return False
+    (symbol,) = found
+    ratio = size.node.expr / symbol
+    return bool(ratio.is_integer)
+
+
+def for_each_tensor(value: Any, visit: Callable[[torch.Tensor], None]) -> None:
+    """Visit a tensor, or every tensor in a list of them."""
+    if isinstance(value, torch.Tensor):
+        visit(value)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            for_each_tensor(item, visit)

@@ -1,0 +1,237 @@
+"""`trace`: from a model and a call of it to a Trace, which is everything later steps know of the model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from pipelab.capture import Call, batch_size_of, bind_call, capture
+from pipelab.errors import InputError, LaunchError
+from pipelab.graph import Graph
+from pipelab.progress import announce
+from pipelab.recording import Program, record, sort_nodes
+from pipelab.sizes import is_multiple, symbols
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A traced model: its graph, and what is needed to run it.
+
+    Attributes:
+        graph: The model as data.
+        args: Positional arguments of the traced call.
+        kwargs: Keyword arguments of the traced call.
+        program: The exported program's nodes.
+    """
+
+    graph: Graph
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    program: Program = field(repr=False)
+    _model: nn.Module = field(repr=False)
+    _out_spec: pytree.TreeSpec = field(repr=False)
+
+    def __repr__(self) -> str:
+        return self.graph.summary()
+
+    # --- weights ------------------------------------------------------------------------------------
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to run with."""
+        return not self.no_weights_reason
+
+    @cached_property
+    def no_weights_reason(self) -> str:
+        """Why it cannot be run; empty if it can."""
+        if any(tensor.is_meta for tensor in self.program.weights.values()):
+            return f"Planning only: {self.graph.model} was traced without weights (on the meta device)."
+        return ""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Each distinct tensor under its first name, detached, on the model's device.
+
+        Raises:
+            LaunchError: The model was traced without weights.
+        """
+        if self.no_weights_reason:
+            raise LaunchError(f"{self.no_weights_reason} Trace a model that has weights to run it.")
+        return {w.name: self.program.weights[w.name].detach() for w in self.graph.distinct_weights}
+
+    # --- inputs -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _call(self) -> tuple[list[Any], pytree.TreeSpec]:
+        return bind_call(self._model, self.args, self.kwargs).flatten()
+
+    @cached_property
+    def batched(self) -> tuple[bool, ...]:
+        """Per input: whether dimension 0 carries the batch, so that micro-batches split it."""
+        return tuple(bool(node.meta["val"].ndim and symbols(node.meta["val"].shape[0])) for node in self.program.inputs)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The tensor inputs of a call, in the order of `graph.inputs`.
+
+        Raises:
+            InputError: The call does not fit the traced one; names the argument, and both shapes.
+        """
+        leaves, spec = bind_call(self._model, args, kwargs).flatten()
+        traced_leaves, traced_spec = self._call
+        if spec != traced_spec:
+            raise InputError(
+                f"{self.graph.model} was traced with {_described(self._model, self.args, self.kwargs)}; "
+                f"it is now called with {_described(self._model, args, kwargs)}. Call it with the same arguments, "
+                "or trace it again."
+            )
+        tensors = []
+        for leaf, traced in zip(leaves, traced_leaves, strict=True):
+            if isinstance(traced, Tensor):
+                tensors.append(self._checked(leaf, len(tensors)))
+            elif leaf != traced:
+                raise InputError(
+                    f"An argument of {self.graph.model} was {traced!r} when it was traced and is now {leaf!r}. "
+                    "Only tensors may change; trace the model again for another value."
+                )
+        return tuple(tensors)
+
+    def _checked(self, given: Any, index: int) -> Tensor:
+        info = self.graph.inputs[index]
+        if not isinstance(given, Tensor):
+            raise InputError(f"Input {info.name!r} must be a tensor, as it was traced; it is {type(given).__name__}.")
+        dtype = str(given.dtype).removeprefix("torch.")
+        first = 1 if self.batched[index] else 0
+        fits = given.ndim == len(info.shape) and tuple(given.shape[first:]) == info.shape[first:]
+        if not fits or dtype != info.dtype:
+            free = " (any number of rows)" if first else ""
+            raise InputError(
+                f"Input {info.name!r} is {tuple(given.shape)} {dtype}; {self.graph.model} was traced with "
+                f"{info.shape} {info.dtype}{free}. Pass that shape, or trace the model with the new one."
+            )
+        return given.detach()
+
+    def batch_size_of(self, inputs: Sequence[Tensor]) -> int:
+        """Rows of the batched inputs; the traced batch if none is batched.
+
+        Raises:
+            InputError: They disagree, or there are none.
+        """
+        rows = {
+            info.name: tensor.shape[0]
+            for info, tensor, batched in zip(self.graph.inputs, inputs, self.batched, strict=True)
+            if batched
+        }
+        if len(set(rows.values())) > 1:
+            raise InputError(f"The inputs have different numbers of rows: {rows}. Pass the same batch in each.")
+        if 0 in rows.values():
+            raise InputError("The batch is empty: pass at least one row.")
+        return next(iter(rows.values()), self.graph.batch_size)
+
+    # --- micro-batches ------------------------------------------------------------------------------
+
+    def microbatch_sizes(self, batch_size: int, num_microbatches: int | None, num_stages: int) -> tuple[int, ...]:
+        """Rows of each micro-batch, as `torch.tensor_split` divides: 8 in 5 is 2, 2, 2, 1, 1.
+
+        Args:
+            batch_size: Rows of the batch.
+            num_microbatches: How many; None for min(batch, 2 x stages), or 1 where outputs cannot be merged.
+            num_stages: Number of stages.
+
+        Raises:
+            InputError: There are fewer rows, or the inputs or outputs cannot be split and merged.
+        """
+        reason = self._indivisible
+        if num_microbatches is None:
+            num_microbatches = 1 if reason else min(batch_size, 2 * num_stages)
+        if not 1 <= num_microbatches <= batch_size:
+            raise InputError(
+                f"num_microbatches must be between 1 and the batch of {batch_size}; it is {num_microbatches}."
+            )
+        if num_microbatches > 1 and reason:
+            raise InputError(f"{num_microbatches} micro-batches are not possible: {reason} Use num_microbatches=1.")
+        share, rest = divmod(batch_size, num_microbatches)
+        return tuple(share + (index < rest) for index in range(num_microbatches))
+
+    @cached_property
+    def output_batched(self) -> tuple[bool, ...]:
+        """Per tensor output: whether micro-batches of it can be concatenated along dimension 0."""
+        return tuple(_mergeable(node) for node in self.program.output_nodes)
+
+    @cached_property
+    def _indivisible(self) -> str:
+        """Why only one micro-batch is possible; empty if there is no reason."""
+        if not any(self.batched):
+            return f"{self.graph.model} fixes its batch to {self.graph.batch_size} rows."
+        for index, merges in enumerate(self.output_batched):
+            if not merges:
+                node = self.program.output_nodes[index]
+                shape = tuple("batch" if symbols(size) else size for size in node.meta["val"].shape)
+                return (
+                    f"output {index} ({node.name}, shape {shape}) has no single batch dimension in front, "
+                    "so parts of it cannot be put together."
+                )
+        return ""
+
+    def unflatten(self, outputs: Sequence[Tensor]) -> Any:
+        """The model's own output type from its tensor outputs."""
+        tensors = iter(outputs)
+        leaves = [next(tensors) if isinstance(output, fx.Node) else output for output in self.program.outputs]
+        return pytree.tree_unflatten(leaves, self._out_spec)
+
+
+def _mergeable(node: fx.Node) -> bool:
+    shape = node.meta["val"].shape
+    return bool(len(shape)) and is_multiple(shape[0]) and not any(symbols(size) for size in shape[1:])
+
+
+def _described(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    call = bind_call(model, args, kwargs)
+    names = [f"{len(call.args)} positional"] if call.args else []
+    return ", ".join([*names, *(name for name in call.kwargs if name != "use_cache")]) or "no arguments"
+
+
+def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Trace:
+    """Record a model as ops, once, for every later split.
+
+    The model is called as usual; nothing is computed, no weight is read, and the model is untouched.
+
+    Args:
+        model: Any module `torch.export` can trace. On the meta device it needs no memory, and can only be planned.
+        *args: Its positional arguments: the whole batch.
+        **kwargs: Its keyword arguments. Every keyword is the model's.
+
+    Returns:
+        The trace: `.graph` holds ops, costs and cut points, for the batch that was passed. Batches of any
+        other size can be run later.
+
+    Raises:
+        TraceError: The model cannot be traced; says where and why.
+        InputError: `forward` does not take these arguments.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+        >>> pipelab.trace(model, torch.zeros(6, 4))
+        Sequential  58 parameters (232 B)  6 × 4  2 blocks  1 split point, 1 between blocks
+    """
+    call = bind_call(model, args, kwargs)
+    leaves, _ = call.flatten()
+    batch_size = batch_size_of(leaves)
+    with announce(f"tracing {type(model).__name__}"):
+        return trace_call(model, call, batch_size, args, kwargs)
+
+
+def trace_call(
+    model: nn.Module, call: Call, batch_size: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Trace:
+    """The trace of a bound call."""
+    exported = capture(model, call, batch_size)
+    program = sort_nodes(exported)
+    if not program.ops:
+        raise InputError(f"{type(model).__name__} computes nothing from these inputs.")
+    persistent = set(exported.state_dict) - set(exported.graph_signature.non_persistent_buffers)
+    graph = record(program, persistent, type(model).__name__, batch_size)
+    return Trace(graph, args, dict(kwargs), program, model, exported.call_spec.out_spec)
+
+

@@ -1,0 +1,61 @@
+"""How numbers are written: MB is 10^6 bytes everywhere, three significant digits."""
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def _scaled(value: float) -> tuple[str, str]:
+    for factor, prefix in _PREFIXES:
+        # 999.95 k would print as "1000 k": step up one prefix earlier than the exact limit.
+        if abs(value) >= factor * 0.9995:
+            scaled = value / factor
+            digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+            return f"{scaled:.{digits}f}", prefix
+    return f"{value:.0f}", ""
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Bytes as text.
+
+    Example:
+        >>> format_bytes(409_600), format_bytes(497_759_232), format_bytes(12)
+        ('410 kB', '498 MB', '12 B')
+    """
+    text, prefix = _scaled(num_bytes)
+    return f"{text} {prefix}B"
+
+
+def format_count(count: float) -> str:
+    """A number of things (parameters, FLOPs) as text.
+
+    Example:
+        >>> format_count(124_439_808), format_count(272)
+        ('124 M', '272')
+    """
+    text, prefix = _scaled(count)
+    return f"{text} {prefix}".rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as text.
+
+    Example:
+        >>> format_seconds(0.0123), format_seconds(2.5), format_seconds(3e-5)
+        ('12.3 ms', '2.50 s', '30.0 µs')
+    """
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(seconds) >= factor * 0.9995 or unit == "µs":
+            scaled = seconds / factor
+            digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+            return f"{scaled:.{digits}f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "stage"), plural(2, "stage"), plural(2, "micro-batch")
+        ('1 stage', '2 stages', '2 micro-batches')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
