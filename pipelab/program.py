@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import pipelab.errors
+from pipelab.operators import operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,25 +159,6 @@ def all_rows(table: Table) -> list[Row]:
             if isinstance(argument, Table):
                 rows.extend(all_rows(argument))
     return rows
-
-
-def operator(target: str) -> Callable[..., Any]:
-    """The operator of a name such as "aten.add.Tensor".
-
-    Raises:
-        LaunchError: This process has no such operator (it was registered in another one).
-    """
-    namespace, name, *overload = target.split(".")
-    if namespace == "_operator":
-        import operator as python_operator
-
-        return getattr(python_operator, name)  # type: ignore[no-any-return]
-    try:
-        if namespace == "higher_order":
-            return getattr(torch.ops.higher_order, name)  # type: ignore[no-any-return]
-        return getattr(getattr(getattr(torch.ops, namespace), name), overload[0])  # type: ignore[no-any-return]
-    except AttributeError as error:
-        raise pipelab.errors.LaunchError(f"This process has no operator {target!r}.") from error
 
 
 class StageModule(nn.Module):

@@ -15,6 +15,7 @@ from pipelab.costs import FlopCounter
 from pipelab.errors import TraceError
 from pipelab.graph import Graph, ModuleCall, Op, TensorInfo, Weight
 from pipelab.marks import TARGETS as MARKS
+from pipelab.operators import target_name
 from pipelab.sizes import Sizes, symbols
 
 _KINDS = {
@@ -207,16 +208,6 @@ def _ops(
             )
         )
     return tuple(ops)
-
-
-def target_name(node: fx.Node) -> str:
-    """The operator's name: "aten.add.Tensor", "_operator.getitem", "higher_order.cond"."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target)
-    if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"
-    return f"{target.__module__}.{target.__name__}"  # type: ignore[union-attr]
 
 
 def _places(nodes: Sequence[fx.Node]) -> tuple[tuple[ModuleCall, ...], list[tuple[str, int]]]:

@@ -7,9 +7,10 @@ import torch
 from torch import fx
 
 from pipelab.errors import LaunchError, SplitError
+from pipelab.operators import target_name
 from pipelab.plan import Plan
 from pipelab.program import DeviceHere, Ref, Row, StageTable, Table, ValueSpec
-from pipelab.recording import Program, is_op, target_name
+from pipelab.recording import Program, is_op
 from pipelab.sizes import Sizes
 from pipelab.tracing import Trace
 
