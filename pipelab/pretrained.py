@@ -1,0 +1,167 @@
+"""`trace_pretrained`: a transformers model by name, traced without its weights, which are read at `start`."""
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.capture import bind_call
+from pipelab.errors import LaunchError, TraceError
+from pipelab.progress import announce
+from pipelab.tracing import Trace, trace_call
+from pipelab.units import format_bytes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PretrainedTrace(Trace):
+    """A trace whose weights lie in a checkpoint.
+
+    Attributes:
+        source: The folder or model id of the checkpoint; None for a bare config.
+    """
+
+    source: str | None = field(default=None)
+
+    @cached_property
+    def no_weights_reason(self) -> str:
+        """Why it cannot be run; empty if it can."""
+        size = format_bytes(self.graph.param_bytes)
+        if self.source is None:
+            return f"Planning only: {self.graph.model} was traced from a config, without weights ({size})."
+        folder = Path(self.source)
+        if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in _WEIGHT_FILES):
+            return f"Planning only: {folder} holds a config but no weights ({size})."
+        return ""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Each distinct tensor of the checkpoint under its first name, on the CPU.
+
+        Raises:
+            LaunchError: There is no checkpoint, or it does not fit the model.
+        """
+        if self.no_weights_reason:
+            raise LaunchError(f"{self.no_weights_reason} Trace a folder or model id that has weights to run it.")
+        dtype = next(p.dtype for p in self._model.parameters())
+        with announce(f"reading the weights of {self.source}"):
+            try:
+                model = type(self._model).from_pretrained(self.source, dtype=dtype)  # type: ignore[attr-defined]
+            except (OSError, ValueError, RuntimeError) as error:
+                raise LaunchError(f"The weights of {self.source} cannot be read: {error}") from error
+        found = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        # Constants of the program hold their values even where the model has none.
+        kept = {name: self.program.weights[name] for name, kind in self.program.kinds.items() if kind == "constant"}
+        return {w.name: {**found, **kept}[w.name].detach() for w in self.graph.distinct_weights}
+
+
+def trace_pretrained(
+    id_or_folder_or_config: "str | Path | PretrainedConfig",
+    *,
+    batch_size: int = 8,
+    seq_len: int = 128,
+    dtype: torch.dtype | str | None = None,
+) -> Trace:
+    """Trace a transformers model without loading its weights: BLOOM-176B on a laptop.
+
+    Args:
+        id_or_folder_or_config: A model id of the hub, a local folder with a `config.json`, or a config object.
+        batch_size: Rows of the traced batch.
+        seq_len: Tokens per row, for models that take tokens.
+        dtype: Of the parameters; None for the config's own, else float32.
+
+    Returns:
+        The trace. `start` reads the weights of an id or folder; a bare config can only be planned.
+
+    Raises:
+        TraceError: The config cannot be had, or the model cannot be traced.
+
+    Example:
+        >>> from transformers import GPT2Config
+        >>> config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=32, n_positions=16, bos_token_id=0, eos_token_id=0)
+        >>> pipelab.trace_pretrained(config, batch_size=2, seq_len=4)
+        GPT2LMHeadModel  2,144 parameters (8.58 kB)  2 × 4  2 blocks  113 split points, 3 between blocks
+    """
+    config, source = _config(id_or_folder_or_config)
+    with announce(f"tracing {config.model_type} without weights"):
+        model = _on_meta(config, dtype)
+        inputs = _inputs(model, batch_size, seq_len)
+        call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})
+        traced = trace_call(model, call, batch_size, (), inputs)
+    return PretrainedTrace(
+        traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source
+    )
+
+
+def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, str | None]":
+    try:
+        from transformers import AutoConfig, PretrainedConfig
+    except ImportError as error:
+        raise TraceError("trace_pretrained needs transformers: pip install transformers") from error
+    if isinstance(given, PretrainedConfig):
+        return given, None
+    name = str(given)
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise TraceError(f"{name} holds no config.json; pass a folder that `save_pretrained` wrote.")
+    try:
+        return AutoConfig.from_pretrained(name), name
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TraceError(
+            f"The config of {name!r} cannot be had: {reason} If the id is right but the model is gated or the network "
+            "out of reach, pass a local folder (from `save_pretrained` or a download), or a config object such as "
+            "transformers.GPT2Config()."
+        ) from error
+
+
+def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.Module:
+    """The model the config describes, without memory for its weights."""
+    import transformers
+
+    named = [getattr(transformers, name, None) for name in config.architectures or ()]
+    factory: Any = next((found for found in named if found is not None), None)
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    dtype = dtype or getattr(config, "dtype", None) or torch.float32
+    try:
+        with torch.device("meta"):
+            if factory is not None:
+                return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
+            for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM, transformers.AutoModel):
+                if type(config) in auto._model_mapping:
+                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
+    except (ValueError, ImportError) as error:
+        raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
+    raise TraceError(f"transformers has no model for a {type(config).__name__}.")
+
+
+def _inputs(model: nn.Module, batch_size: int, seq_len: int) -> dict[str, Tensor]:
+    """Real inputs of the right kind: random tokens, pixels or features."""
+    config: Any = model.config
+    generator = torch.Generator().manual_seed(0)
+    dtype = next(model.parameters()).dtype
+    name = str(getattr(model, "main_input_name", "input_ids"))
+    parameters = inspect.signature(model.forward).parameters
+    if name == "input_ids":
+        text = config.get_text_config()
+        shape = (batch_size, seq_len)
+        inputs = {name: torch.randint(0, text.vocab_size, shape, generator=generator)}
+        if config.is_encoder_decoder and "decoder_input_ids" in parameters:
+            inputs["decoder_input_ids"] = torch.randint(0, text.vocab_size, shape, generator=generator)
+        return inputs
+    if name == "pixel_values":
+        size = config.image_size if hasattr(config, "image_size") else 224
+        height, width = (size, size) if isinstance(size, int) else size
+        channels = getattr(config, "num_channels", 3)
+        return {name: torch.randn(batch_size, channels, height, width, generator=generator).to(dtype)}
+    raise TraceError(
+        f"pipelab does not know what inputs a {type(model).__name__} takes ({name!r}). Build the model yourself, "
+        "on the meta device if it is large, and call pipelab.trace(model, ...) with its inputs."
+    )
