@@ -26,10 +26,12 @@ class Call:
     Attributes:
         args: Positional arguments, as `inspect.BoundArguments.args` gives them.
         kwargs: The others by name.
+        names: The parameters of `forward` that were given.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    names: tuple[str, ...]
 
     def flatten(self) -> tuple[list[Any], pytree.TreeSpec]:
         """The leaves of all arguments, and their structure."""
@@ -50,12 +52,13 @@ def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     for name, parameter in signature.parameters.items():
         if name in bound.arguments and bound.arguments[name] is None and parameter.default is None:
             del bound.arguments[name]
+    names = tuple(bound.arguments)
     if "use_cache" in signature.parameters and "use_cache" not in bound.arguments:
         # A cache would become a second output of the traced program.
         bound.arguments["use_cache"] = False
         order = list(signature.parameters)
         bound.arguments = dict(sorted(bound.arguments.items(), key=lambda item: order.index(item[0])))
-    return Call(bound.args, bound.kwargs)
+    return Call(bound.args, bound.kwargs, names)
 
 
 def batch_size_of(leaves: Sequence[Any]) -> int:
@@ -95,7 +98,7 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
         return leaf
 
     args, kwargs = pytree.tree_map(opened, (call.args, dict(call.kwargs)))
-    with _evaluation(model), torch.no_grad():
+    with _untouched(model), torch.no_grad():
         try:
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
@@ -103,23 +106,25 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation behaviour inside, every module's own training flag afterwards."""
-    flags = {module: module.training for module in model.modules()}
-    if any(flags.values()):
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation behaviour inside; every attribute of every module as it was afterwards."""
+    before = {module: dict(vars(module)) for module in model.modules()}
+    if any(module.training for module in before):
         warnings.warn(
             f"{type(model).__name__} is in training mode; it is traced as in evaluation (no dropout). "
             "Its training flags are kept.",
-            stacklevel=4,
+            stacklevel=6,
         )
     # Not model.eval(): a model may override it.
-    for module in flags:
+    for module in before:
         module.training = False
     try:
         yield
     finally:
-        for module, flag in flags.items():
-            module.training = flag
+        # Not the flags alone: export puts copies in the place of lists and dicts.
+        for module, attributes in before.items():
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 def _explain(model: nn.Module, error: BaseException) -> str:

@@ -64,8 +64,8 @@ class Trace:
     # --- inputs -------------------------------------------------------------------------------------
 
     @cached_property
-    def _call(self) -> tuple[list[Any], pytree.TreeSpec]:
-        return bind_call(self._model, self.args, self.kwargs).flatten()
+    def _call(self) -> Call:
+        return bind_call(self._model, self.args, self.kwargs)
 
     @cached_property
     def batched(self) -> tuple[bool, ...]:
@@ -78,13 +78,14 @@ class Trace:
         Raises:
             InputError: The call does not fit the traced one; names the argument, and both shapes.
         """
-        leaves, spec = bind_call(self._model, args, kwargs).flatten()
-        traced_leaves, traced_spec = self._call
+        call = bind_call(self._model, args, kwargs)
+        leaves, spec = call.flatten()
+        traced_leaves, traced_spec = self._call.flatten()
         if spec != traced_spec:
+            traced_names, names = (", ".join(c.names) or "no arguments" for c in (self._call, call))
             raise InputError(
-                f"{self.graph.model} was traced with {_described(self._model, self.args, self.kwargs)}; "
-                f"it is now called with {_described(self._model, args, kwargs)}. Call it with the same arguments, "
-                "or trace it again."
+                f"{self.graph.model} was traced with {traced_names}; it is now called with {names}, or with another "
+                "structure of them. Call it with the same arguments, or trace it again."
             )
         tensors = []
         for leaf, traced in zip(leaves, traced_leaves, strict=True):
@@ -184,12 +185,6 @@ class Trace:
 def _mergeable(node: fx.Node) -> bool:
     shape = node.meta["val"].shape
     return bool(len(shape)) and is_multiple(shape[0]) and not any(symbols(size) for size in shape[1:])
-
-
-def _described(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    call = bind_call(model, args, kwargs)
-    names = [f"{len(call.args)} positional"] if call.args else []
-    return ", ".join([*names, *(name for name in call.kwargs if name != "use_cache")]) or "no arguments"
 
 
 def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Trace:
