@@ -1,0 +1,187 @@
+"""The trace: the model untouched, inputs and outputs by the batch symbol, errors that say what to do."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+import pipelab
+from pipelab.errors import InputError, LaunchError, TraceError
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Every attribute of every module, with tensors by identity and by value."""
+    found: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            found[f"{path}:{name}"] = (id(value), copy.copy(value) if isinstance(value, dict | list) else value)
+        found[f"{path}:forward"] = module.forward.__func__
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            found[f"{path}:{name} tensor"] = (id(tensor), tensor.requires_grad, tensor.device, tensor.grad)
+            found[f"{path}:{name} bytes"] = tensor.detach().numpy().tobytes()
+    return found
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "batch_norm", "marked"])
+@pytest.mark.filterwarnings("ignore:.*training mode")
+def test_the_users_model_is_what_it_was(name: str) -> None:
+    model, inputs = zoo.build(name)
+    model.train()
+    next(iter(model.children())).eval()
+    before = snapshot(model)
+    pipelab.trace(model, **inputs)
+    pipelab.trace(model, **inputs)
+    assert snapshot(model) == before
+
+
+def test_the_users_model_is_what_it_was_after_an_error() -> None:
+    model = zoo.Branches()
+    before = snapshot(model)
+    with pytest.warns(UserWarning, match="training mode"), pytest.raises(TraceError):
+        pipelab.trace(model, torch.zeros(2, 4))
+    assert snapshot(model) == before
+
+
+def test_training_mode_is_traced_as_evaluation_with_a_warning() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    with pytest.warns(UserWarning, match="as in evaluation"):
+        traced = pipelab.trace(model, torch.zeros(2, 4))
+    assert model[1].training
+    assert traced.graph.ops[-1].target in {"aten.linear.default", "aten.dropout.default"}
+
+
+def test_data_dependent_branch_names_the_line_and_the_way_out() -> None:
+    with pytest.raises(TraceError, match=r"values of a tensor \(.*zoo\.py:\d+: return x \+ 1 if.*torch\.cond"):
+        pipelab.trace(zoo.Branches().eval(), torch.zeros(2, 4))
+
+
+def test_other_failures_show_every_cause() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("the hidden reason")
+
+    with pytest.raises(TraceError, match="the hidden reason"):
+        pipelab.trace(Broken().eval(), torch.zeros(2, 4))
+
+
+def test_a_call_may_be_written_in_any_way() -> None:
+    model, inputs = zoo.build("dict_output")
+    traced = pipelab.trace(model, inputs["x"], scale=inputs["scale"])
+    first = traced.bind((inputs["x"],), {"scale": inputs["scale"]})
+    second = traced.bind((), {"scale": inputs["scale"], "x": inputs["x"]})
+    assert [id(a.untyped_storage()) for a in first] == [id(b.untyped_storage()) for b in second] or all(
+        torch.equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+    assert traced.batched == (True, False)
+
+
+def test_inputs_that_do_not_fit_are_named_with_both_shapes() -> None:
+    model, inputs = zoo.build("gpt2")
+    traced = pipelab.trace(model, **inputs)
+    with pytest.raises(InputError, match=r"'input_ids' is \(8, 5\) int64.*traced with \(8, 6\)"):
+        traced.bind((), {"input_ids": inputs["input_ids"][:, :5]})
+    with pytest.raises(InputError, match="input_ids, attention_mask"):
+        traced.bind((), {**inputs, "attention_mask": torch.ones(8, 6)})
+    with pytest.raises(InputError, match="does not take"):
+        traced.bind((), {"no_such": inputs["input_ids"]})
+    with pytest.raises(InputError, match="int64"):
+        traced.bind((), {"input_ids": inputs["input_ids"].float()})
+
+
+def test_inputs_must_agree_on_their_rows() -> None:
+    model, inputs = zoo.build("opt")
+    traced = pipelab.trace(model, **inputs)
+    bound = traced.bind((), {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"][:4]})
+    with pytest.raises(InputError, match="different numbers of rows"):
+        traced.batch_size_of(bound)
+
+
+def test_microbatch_sizes_are_tensor_split() -> None:
+    traced = pipelab.trace(zoo.Mlp().eval(), torch.zeros(8, 4))
+    for batch in range(1, 12):
+        for parts in range(1, batch + 1):
+            expected = tuple(len(part) for part in torch.tensor_split(torch.zeros(batch), parts))
+            assert traced.microbatch_sizes(batch, parts, 2) == expected
+    assert traced.microbatch_sizes(8, None, 3) == (2, 2, 1, 1, 1, 1)
+    with pytest.raises(InputError, match="between 1 and the batch of 4"):
+        traced.microbatch_sizes(4, 5, 2)
+
+
+class Loss(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * 2, (x * 2).mean()
+
+
+class Pairs(nn.Module):
+    """CLIP's logits: every image against every text."""
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        return image @ text.T
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "said"),
+    [(Loss(), (torch.zeros(4, 3),), "output 1"), (Pairs(), (torch.zeros(4, 3), torch.ones(4, 3)), "output 0")],
+)
+def test_output_that_cannot_merge_refuses_more_than_one_microbatch(
+    model: nn.Module, inputs: tuple[Tensor, ...], said: str
+) -> None:
+    traced = pipelab.trace(model.eval(), *inputs)
+    assert traced.microbatch_sizes(4, 1, 2) == (4,)
+    assert traced.microbatch_sizes(4, None, 2) == (4,)
+    with pytest.raises(InputError, match=said):
+        traced.microbatch_sizes(4, 2, 2)
+
+
+class Fixed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(4, 6) + 1
+
+
+def test_a_fixed_batch_is_said() -> None:
+    traced = pipelab.trace(Fixed().eval(), torch.zeros(4, 6))
+    assert traced.batched == (False,)
+    with pytest.raises(InputError, match="fixes its batch to 4 rows"):
+        traced.microbatch_sizes(4, 2, 2)
+
+
+def test_batch_of_one_is_traced_for_every_size() -> None:
+    model, _ = zoo.build("mlp")
+    traced = pipelab.trace(model, torch.zeros(1, 4))
+    assert traced.graph.batch_size == 1
+    assert traced.graph.inputs[0].shape == (1, 4)
+    assert traced.batched == (True,)
+
+
+def test_size_that_depends_on_values_is_refused() -> None:
+    class Nonzero(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.nonzero() + 1
+
+    with pytest.raises(TraceError, match="depends on the values|data-dependent"):
+        pipelab.trace(Nonzero().eval(), torch.ones(2, 4))
+
+
+def test_model_on_meta_can_only_be_planned() -> None:
+    with torch.device("meta"):
+        model, ids = zoo.Mlp().eval(), torch.zeros(8, 4)
+    traced = pipelab.trace(model, ids)
+    assert not traced.has_weights
+    with pytest.raises(LaunchError, match="without weights"):
+        traced.weights()
+
+
+def test_pipe_split_marks_are_kept() -> None:
+    model, inputs = zoo.build("marked")
+    traced = pipelab.trace(model, **inputs)
+    assert pipelab.split_at(traced).cuts == traced.graph.marks == (2, 4)
+
+
+def test_repr_is_one_line_that_says_it_all() -> None:
+    model, inputs = zoo.build("gpt2")
+    assert repr(pipelab.trace(model, **inputs)) == (
+        "GPT2LMHeadModel  10,896 parameters (43.6 kB)  8 × 6  3 blocks  162 split points, 4 between blocks"
+    )
