@@ -1,0 +1,23 @@
+"""The colours of stages, one list for every figure and the widget.
+
+Sixteen calm hues: eight of one lightness, then eight darker ones between them. Neighbours stay apart for
+people with any colour blindness, and black text is readable on each. The stage number is printed all the same.
+"""
+
+STAGE_COLOURS = (
+    "#86c3ff", "#ebb16c", "#7ad4a5", "#c3b0fd", "#eea2d4", "#bbc671", "#56d2df", "#fda19a",
+    "#879ae3", "#b69c46", "#38b4a4", "#bb88cb", "#d78098", "#7daf6a", "#45acd4", "#d68861",
+)  # fmt: skip
+TEXT = "#000000"
+EDGE = "#7a7f87"
+WAIT = "#e3e5e8"
+
+
+def stage_colour(index: int) -> str:
+    """The colour of a stage; after sixteen they begin again.
+
+    Example:
+        >>> stage_colour(0) == stage_colour(16)
+        True
+    """
+    return STAGE_COLOURS[index % len(STAGE_COLOURS)]
