@@ -1,0 +1,127 @@
+"""What the explorer's browser half needs of a graph: sent once, enough to compute every number it shows."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelab.errors import SplitError
+from pipelab.graph import Graph, TensorInfo
+from pipelab.plan import Plan
+from pipelab.policies import equal_size, uniform
+from pipelab.report import Report
+from pipelab.units import format_count
+
+Policy = Callable[..., Plan]
+POLICIES: dict[str, Policy] = {"uniform": uniform, "equal_size": equal_size}
+# More stages than this can be set from code; the buttons end here.
+MAX_PRESET_STAGES = 32
+_NAME_LENGTH = 28
+
+
+def graph_state(graph: Graph) -> dict[str, Any]:
+    """The graph as columns of plain JSON: blocks, parameters by the ops that read them, and legal cuts."""
+    values: dict[str, int] = {}
+    tensors: list[list[Any]] = []
+    alive = []
+    for point in graph.cut_points:
+        for tensor in point.tensors:
+            if tensor.name not in values:
+                values[tensor.name] = len(tensors)
+                tensors.append([_describe(tensor), tensor.num_bytes])
+        alive.append([values[tensor.name] for tensor in point.tensors])
+    return {
+        "model": graph.model,
+        "about": about(graph),
+        "num_ops": len(graph.ops),
+        "batch_size": graph.batch_size,
+        "blocks": [[block.label, block.start, block.stop] for block in graph.blocks],
+        "weights": _weights(graph),
+        "cuts": {
+            "positions": [point.position for point in graph.cut_points],
+            "labels": [point.label for point in graph.cut_points],
+            "levels": [point.level for point in graph.cut_points],
+            "bytes": [point.num_bytes for point in graph.cut_points],
+            "alive": alive,
+        },
+        "tensors": tensors,
+    }
+
+
+def about(graph: Graph) -> str:
+    """Parameters, batch and dtype of the model in a few words."""
+    dtypes: Counter[str] = Counter()
+    for weight in graph.distinct_weights:
+        dtypes[weight.dtype] += weight.num_elements if weight.kind == "parameter" else 0
+    parts = [f"{format_count(graph.num_params)} parameters"]
+    if graph.inputs:
+        parts.append(f"batch {' × '.join(map(str, graph.inputs[0].shape)) or 'of one number'}")
+    if graph.num_params:
+        parts.append(dtypes.most_common(1)[0][0])
+    return " · ".join(parts)
+
+
+def preset_state(graph: Graph) -> dict[str, list[list[int] | str | None]]:
+    """For each policy and number of stages the cuts, or the sentence of its refusal.
+
+    They make the buttons work while the kernel is busy, and in a saved page.
+    """
+    most = min(MAX_PRESET_STAGES, len(graph.legal) + 1)
+    return {name: [None, *(_preset(policy, graph, n) for n in range(1, most + 1))] for name, policy in POLICIES.items()}
+
+
+def _preset(policy: Policy, graph: Graph, num_stages: int) -> list[int] | str:
+    try:
+        return list(policy(graph, num_stages=num_stages).without_empty_stage().cuts)
+    except SplitError as error:
+        return str(error)
+
+
+def report_state(report: Report) -> dict[str, Any]:
+    """A report as the browser draws it: one row of events per rank, from time 0."""
+    timeline = report.timeline
+    start = min((event.start_s for event in timeline.events), default=0.0)
+    total = timeline.makespan_s
+    rows: list[list[list[Any]]] = [[] for _ in range(timeline.num_ranks)]
+    for event in timeline.events:
+        if event.kind != "wait":  # the row's ground is the wait
+            rows[event.rank].append(
+                [event.kind, event.stage, event.microbatch, event.start_s - start, event.end_s - start]
+            )
+    return {
+        "cuts": list(report.plan.cuts),
+        "num_microbatches": timeline.num_microbatches,
+        "source": timeline.source,
+        "step_s": report.step_s,
+        "makespan_s": total,
+        "idle": report.bubble_fraction,
+        "rank_idle": [1 - busy / total if total else 0.0 for busy in timeline.rank_busy_s],
+        "rows": rows,
+    }
+
+
+def _weights(graph: Graph) -> list[list[Any]]:
+    """Each distinct parameter: the ops that read it, elements, bytes, and its names if it is used twice."""
+    names: dict[str, list[str]] = {}
+    for weight in graph.weights:
+        names.setdefault(weight.tied_to, []).append(graph.short(weight.name).removesuffix(".weight"))
+    rows: list[list[Any]] = []
+    for name, uses in graph.weight_uses.items():
+        weight = graph.weight_by_name[name]
+        if weight.kind == "parameter":
+            label = " = ".join(_short(text) for text in names[name]) if len(uses) > 1 else ""
+            rows.append([list(uses), weight.num_elements, weight.num_bytes, label])
+    return rows
+
+
+def _describe(tensor: TensorInfo) -> str:
+    shape = "×".join(map(str, tensor.shape)) or "scalar"
+    return f"{_short(tensor.name)} ({shape} {tensor.dtype})"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"
+
+
+def largest_that_works(presets: Sequence[list[int] | str | None], num_stages: int) -> int:
+    """The largest number of stages up to `num_stages` for which a policy has cuts; 1 always has."""
+    return max((n for n, cuts in enumerate(presets[: num_stages + 1]) if isinstance(cuts, list)), default=1)
