@@ -30,29 +30,36 @@ def find_blocks(calls: Sequence[ModuleCall], has_weights: Sequence[bool]) -> tup
     blocks: list[Block] = []
     edge = 0
     for call in chosen:
-        start = _fill(blocks, edge, call.start, has_weights, "mid" if blocks else "embed")
+        start = _fill(blocks, calls, edge, call.start, has_weights, "mid" if blocks else "embed")
         label = call.path.removeprefix(prefix) + (f" (call {call.call + 1})" if call.call else "")
         blocks.append(Block(call.path, label, start, call.stop))
         edge = call.stop
     if not blocks:
         return (Block("", "model", 0, num_ops),) if num_ops else (), ""
-    _fill(blocks, edge, num_ops, has_weights, "head")
+    _fill(blocks, calls, edge, num_ops, has_weights, "head")
     return tuple(blocks), prefix
 
 
-def _fill(blocks: list[Block], start: int, stop: int, has_weights: Sequence[bool], label: str) -> int:
+def _fill(
+    blocks: list[Block], calls: Sequence[ModuleCall], start: int, stop: int, has_weights: Sequence[bool], label: str
+) -> int:
     """Give the ops between two blocks a place; returns where the next block starts."""
     if start == stop:
         return stop
+    first = start
     if any(has_weights[start:stop]):
+        if blocks:  # a function of the block's output, up to the next module, is still the block's
+            first = min((call.start for call in calls if start <= call.start < stop), default=start)
         number = sum(block.label.startswith(label) for block in blocks)
-        blocks.append(Block("", f"{label} {number + 1}" if number else label, start, stop))
-        return stop
-    if not blocks:
+        blocks.append(Block("", f"{label} {number + 1}" if number else label, first, stop))
+        start, stop = start, first
+    elif not blocks:
         return start
-    last = blocks[-1]
-    blocks[-1] = Block(last.path, last.label, last.start, stop)
-    return stop
+    if start < stop:
+        index = -1 if first == start else -2
+        last = blocks[index]
+        blocks[index] = Block(last.path, last.label, last.start, stop)
+    return blocks[-1].stop
 
 
 def _parent(path: str) -> str:

@@ -331,8 +331,20 @@ class Graph:
             if found := calls.get(position):
                 return f"{word} {self.short(found[0].path)}{_call_text(found[0].call)}"
         op = self.ops[position]
-        number = f" #{op.ordinal}" if op.ordinal else ""
+        count = self._counts[position]
+        number = f" #{count}" if count else ""
         return f"inside {self.short(op.module)}{_call_text(op.call)}, before {op.short_target}{number}"
+
+    @cached_property
+    def _counts(self) -> tuple[int, ...]:
+        """Per op, how many of the same name its module's call ran before; overloads share a name here."""
+        seen: dict[tuple[str, int, str], int] = {}
+        counts = []
+        for op in self.ops:
+            key = (op.module, op.call, op.short_target)
+            counts.append(seen.get(key, 0))
+            seen[key] = counts[-1] + 1
+        return tuple(counts)
 
     @cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:

@@ -1,0 +1,61 @@
+"""Reports: the verdict first, then the table; a saved one needs no process."""
+
+from pathlib import Path
+
+import pytest
+from graphs import gpt2_graph
+from test_events import fill_drain
+
+from pipelab.errors import PipelabError
+from pipelab.plan import Plan
+from pipelab.report import Report
+
+
+@pytest.fixture
+def report() -> Report:
+    graph = gpt2_graph(4, hidden=8, vocab=32)
+    cuts = tuple(block.start for block in graph.blocks[2:4])
+    return Report(
+        plan=Plan(graph, cuts),
+        timeline=fill_drain(3, 4),
+        steps_s=(6.5, 6.0, 5.5),
+        batch_size=12,
+        baseline_s=9.0,
+        peak_memory_bytes=(1_000_000, 2_000_000, 3_000_000),
+        environment={"device": "cpu", "cores": 2, "device_text": "3 ranks on the CPU"},
+        output="the output",
+    )
+
+
+def test_figures_follow_from_the_median_step(report: Report) -> None:
+    assert report.step_s == 6.0
+    assert report.samples_per_s == 2.0
+    assert report.speedup == 1.5
+    assert report.bubble_fraction == pytest.approx(2 / 6)
+
+
+def test_repr_begins_with_whether_it_paid(report: Report) -> None:
+    first, second, header, *rows = repr(report).splitlines()
+    assert first.startswith("6.00 s per step: 1.50 × the speed of the unsplit model (9.00 s).")
+    assert first.endswith("3 ranks share 2 cores.")
+    assert "batch of 12 in 4 micro-batches, median of 3 steps" in second
+    assert header.split() == ["rank", "holds", "computes", "moves", "data", "waits", "peak", "memory"]
+    assert len(rows) == 3
+
+
+def test_saved_report_is_the_same_without_the_output(report: Report, tmp_path: Path) -> None:
+    report.save(tmp_path / "report.json")
+    loaded = Report.load(tmp_path / "report.json")
+    assert loaded == report
+    assert loaded.output is None
+    assert repr(loaded) == repr(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("no json", "not JSON"), ("{}", "format"), ('{"format": "pipelab-report", "version": 7}', "version 7")],
+)
+def test_file_that_is_no_report_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(PipelabError, match=said):
+        Report.load(tmp_path / "report.json")
