@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 # Every module under pipelab/ lies in one layer; a package's modules share its layer.
 LAYER = {
     **dict.fromkeys(("errors", "units", "table", "graph", "split_points", "plan", "events", "report"), "data"),
-    **dict.fromkeys(("policies",), "decide"),
+    **dict.fromkeys(("greedy", "policies"), "decide"),
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "costs", "marks", "operators", "pretrained", "program", "progress",
          "recording", "sizes", "stages", "tracing"),
