@@ -89,8 +89,13 @@ def _repeated(calls: Sequence[ModuleCall]) -> set[str]:
     found: set[str] = set()
 
     def choose(element: str) -> None:
-        inner = [path for parent in lists if parent.startswith(element + ".") for path in lists[parent]
-                 if _outermost(path, lists, element)]
+        inner = [
+            path
+            for parent in lists
+            if parent.startswith(element + ".")
+            for path in lists[parent]
+            if _outermost(path, lists, element)
+        ]
         if inner and sum(num_ops[path] for path in inner) >= _NESTED_SHARE * num_ops[element]:
             for path in inner:
                 choose(path)

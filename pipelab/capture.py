@@ -53,6 +53,9 @@ def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         if name in bound.arguments and bound.arguments[name] is None and parameter.default is None:
             del bound.arguments[name]
     names = tuple(bound.arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and name in bound.arguments:
+            names = (*(n for n in names if n != name), *bound.arguments[name])
     if "use_cache" in signature.parameters and "use_cache" not in bound.arguments:
         # A cache would become a second output of the traced program.
         bound.arguments["use_cache"] = False
@@ -86,7 +89,7 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
     Raises:
         TraceError: torch cannot trace the model; says why, in torch's own words.
     """
-    shapes = ShapesCollection()
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def opened(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != batch_size:
@@ -100,7 +103,8 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
     args, kwargs = pytree.tree_map(opened, (call.args, dict(call.kwargs)))
     with _untouched(model), torch.no_grad():
         try:
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
 
@@ -141,8 +145,9 @@ def _explain(model: nn.Module, error: BaseException) -> str:
             f"{name} cannot be traced: it decides by the values of a tensor{where}, and a trace must hold for all "
             "values. Use torch.where or torch.cond there, or trace the parts before and after it by themselves."
         )
-    reasons = "\n  caused by ".join(f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain
-                                    if str(item).strip())
+    reasons = "\n  caused by ".join(
+        f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain if str(item).strip()
+    )
     return f"{name} cannot be traced by torch.export: {reasons}"
 
 

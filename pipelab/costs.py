@@ -35,7 +35,8 @@ class FlopCounter:
             return 0
         key = (name, _key(node.args, self._sizes), _key(node.kwargs, self._sizes))
         if key not in self._known:
-            args, kwargs = (fx.node.map_aggregate(a, self._meta) for a in (node.args, node.kwargs))
+            args: Any = fx.node.map_aggregate(node.args, self._meta)
+            kwargs: Any = fx.node.map_aggregate(node.kwargs, self._meta)
             self._known[key] = _grouped(*args[:2]) if "grouped_mm" in name else _counted(operator(name), args, kwargs)
         return self._known[key]
 
@@ -62,7 +63,7 @@ def _counted(operator: Callable[..., Any], args: Any, kwargs: Any) -> int:
 
 
 def _grouped(rows: Tensor, experts: Tensor) -> int:
-    """Each row meets one expert. (torch's counter has no formula, and its shape check wants bfloat16.)"""
+    """Each row meets one expert; torch's counter has no formula, and its shape check wants bfloat16."""
     return 2 * rows.shape[0] * experts.shape[-2] * experts.shape[-1]
 
 

@@ -289,9 +289,7 @@ class Graph:
 
     def weights_between(self, start: int, stop: int) -> tuple[Weight, ...]:
         """The distinct weights that ops `start` to `stop` read, in order of their first use."""
-        names = dict.fromkeys(
-            self.weight_by_name[name].tied_to for op in self.ops[start:stop] for name in op.weights
-        )
+        names = dict.fromkeys(self.weight_by_name[name].tied_to for op in self.ops[start:stop] for name in op.weights)
         return tuple(self.weight_by_name[name] for name in names)
 
     # --- cuts ---------------------------------------------------------------------------------------

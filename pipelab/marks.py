@@ -10,7 +10,7 @@ def _pipe_split() -> None:
     return None
 
 
-@torch.library.register_fake("pipelab::pipe_split")
+@torch.library.register_fake("pipelab::pipe_split")  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _pipe_split_fake() -> None:
     return None
 

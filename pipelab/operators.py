@@ -25,7 +25,7 @@ def target_name(node: fx.Node) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return _RUN_AS.get(str(target), str(target))
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"
+        return f"higher_order.{target.__name__}"
     return f"{target.__module__}.{target.__name__}"
 
 

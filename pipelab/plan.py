@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ class HasGraph(Protocol):
     """A Trace, or anything else that carries a graph."""
 
     @property
-    def graph(self) -> Graph: ...
+    def graph(self) -> Graph:
+        """The graph."""
 
 
 def graph_of(traced: "HasGraph | Graph") -> Graph:
@@ -99,7 +101,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cuts", tuple(int(cut) for cut in self.cuts))
-        if any(a >= b for a, b in zip(self.cuts, self.cuts[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(self.cuts)):
             raise SplitError(f"The cuts must ascend without repetition, so that no stage is empty: {self.cuts}.")
         inner = self.cuts[:-1] if self.has_empty_stage else self.cuts
         for cut in inner:
@@ -119,7 +121,7 @@ class Plan:
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """First op and the op after the last, per stage."""
         edges = (0, *self.cuts, len(self.graph.ops))
-        return tuple(zip(edges, edges[1:], strict=False))
+        return tuple(pairwise(edges))
 
     @property
     def split_points(self) -> tuple[str, ...]:

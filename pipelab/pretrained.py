@@ -85,9 +85,9 @@ def trace_pretrained(
 
     Example:
         >>> from transformers import GPT2Config
-        >>> config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=32, n_positions=16, bos_token_id=0, eos_token_id=0)
+        >>> config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=32, bos_token_id=0, eos_token_id=0)
         >>> pipelab.trace_pretrained(config, batch_size=2, seq_len=4)
-        GPT2LMHeadModel  2,144 parameters (8.58 kB)  2 × 4  2 blocks  113 split points, 3 between blocks
+        GPT2LMHeadModel  10,208 parameters (40.8 kB)  2 × 4  2 blocks  127 split points, 3 between blocks
     """
     config, source = _config(id_or_folder_or_config)
     with announce(f"tracing {config.model_type} without weights"):
@@ -95,9 +95,7 @@ def trace_pretrained(
         inputs = _inputs(model, batch_size, seq_len)
         call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})
         traced = trace_call(model, call, batch_size, (), inputs)
-    return PretrainedTrace(
-        traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source
-    )
+    return PretrainedTrace(traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source)
 
 
 def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, str | None]":
@@ -128,7 +126,10 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
     named = [getattr(transformers, name, None) for name in config.architectures or ()]
     factory: Any = next((found for found in named if found is not None), None)
     if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise TraceError(f"{dtype!r} is no dtype of torch; write 'float32', 'bfloat16' or 'float16'.")
+        dtype = found
     dtype = dtype or getattr(config, "dtype", None) or torch.float32
     try:
         with torch.device("meta"):
@@ -136,7 +137,7 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
                 return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
             for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM, transformers.AutoModel):
                 if type(config) in auto._model_mapping:
-                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
+                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return, no-untyped-call]
     except (ValueError, ImportError) as error:
         raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")

@@ -181,9 +181,7 @@ def _weights(program: Program, persistent: set[str]) -> tuple[Weight, ...]:
     )
 
 
-def _ops(
-    program: Program, places: Sequence[tuple[str, int]], memory: Memory, sizes: Sizes
-) -> tuple[Op, ...]:
+def _ops(program: Program, places: Sequence[tuple[str, int]], memory: Memory, sizes: Sizes) -> tuple[Op, ...]:
     count_flops = FlopCounter(sizes)
     ordinals: dict[tuple[str, int, str], int] = {}
     ops = []

@@ -188,5 +188,3 @@ def _references(argument: Any) -> Iterable[str]:
     elif isinstance(argument, Mapping):
         for item in argument.values():
             yield from _references(item)
-
-

@@ -87,7 +87,7 @@ class Trace:
                 f"{self.graph.model} was traced with {traced_names}; it is now called with {names}, or with another "
                 "structure of them. Call it with the same arguments, or trace it again."
             )
-        tensors = []
+        tensors: list[Tensor] = []
         for leaf, traced in zip(leaves, traced_leaves, strict=True):
             if isinstance(traced, Tensor):
                 tensors.append(self._checked(leaf, len(tensors)))
@@ -228,5 +228,3 @@ def trace_call(
     persistent = set(exported.state_dict) - set(exported.graph_signature.non_persistent_buffers)
     graph = record(program, persistent, type(model).__name__, batch_size)
     return Trace(graph, args, dict(kwargs), program, model, exported.call_spec.out_spec)
-
-

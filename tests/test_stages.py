@@ -64,9 +64,7 @@ def test_every_legal_cut_equals_the_model(case: tuple[nn.Module, dict[str, Tenso
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_one_op_list_for_every_batch_size(
-    case: tuple[nn.Module, dict[str, Tensor], pipelab.Trace], size: int
-) -> None:
+def test_one_op_list_for_every_batch_size(case: tuple[nn.Module, dict[str, Tensor], pipelab.Trace], size: int) -> None:
     model, inputs, traced = case
     part = rows(traced, inputs, 0, size)
     plan = pipelab.Plan(traced.graph, traced.graph.legal[:: max(1, len(traced.graph.legal) // 4)])
