@@ -33,7 +33,7 @@ def pipe_split() -> None:
         ...         x = x + 1
         ...         pipelab.pipe_split()
         ...         return x * 2
-        >>> pipelab.split_at(pipelab.trace(Net(), torch.zeros(2, 3))).cuts
+        >>> pipelab.split_at(pipelab.trace(Net().eval(), torch.zeros(2, 3))).cuts
         (1,)
     """
     torch.ops.pipelab.pipe_split()

@@ -206,7 +206,7 @@ def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Trace:
         InputError: `forward` does not take these arguments.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval()
         >>> pipelab.trace(model, torch.zeros(6, 4))
         Sequential  58 parameters (232 B)  6 × 4  2 blocks  1 split point, 1 between blocks
     """
