@@ -16,6 +16,7 @@ import traitlets
 
 from pipelab.errors import Cancelled, LaunchError, PipelabError, SplitError
 from pipelab.graph import Graph
+from pipelab.greedy import charges_of, smallest_budget
 from pipelab.plan import Plan
 from pipelab.policies import threshold, uniform
 from pipelab.report import Report
@@ -23,7 +24,6 @@ from pipelab.units import plural
 from pipelab.viz.explorer_state import graph_state, largest_that_works, preset_state, report_state
 from pipelab.viz.html_export import html_page
 from pipelab.viz.palette import STAGE_COLOURS
-from pipelab.viz.size_figure import stage_sizes
 
 _STATIC = Path(__file__).parent / "static"
 _PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_colours", "_report_state")
@@ -67,13 +67,15 @@ class Explorer(anywidget.AnyWidget):
 
     _data = traitlets.Dict().tag(sync=True)
     _presets = traitlets.Dict().tag(sync=True)
-    _colours = traitlets.List().tag(sync=True)
+    _colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _connected = traitlets.Bool(True).tag(sync=True)
     _run_state = traitlets.Dict().tag(sync=True)
     _run_refusal = traitlets.Unicode().tag(sync=True)
     _report_state = traitlets.Dict(allow_none=True).tag(sync=True)
 
-    def __init__(self, plan: Plan, *, num_microbatches: int, runner: Runner | None, refusal: str = "") -> None:
+    def __init__(
+        self, plan: Plan, *, num_microbatches: int, runner: Runner | None, refusal: str = "", notice: str = ""
+    ) -> None:
         """An explorer that opens at a plan.
 
         Args:
@@ -81,6 +83,7 @@ class Explorer(anywidget.AnyWidget):
             num_microbatches: In how many micro-batches Run splits the batch.
             runner: What runs plans; None turns Run off.
             refusal: Why Run is off, in a sentence.
+            notice: What to say at first instead of the verdict.
         """
         self._graph = plan.graph
         self._runner = runner
@@ -95,7 +98,7 @@ class Explorer(anywidget.AnyWidget):
             _data=graph_state(plan.graph),
             _presets=preset_state(plan.graph),
             _colours=list(STAGE_COLOURS),
-            _run_state={"phase": "idle"},
+            _run_state={"phase": "refused", "text": notice} if notice else {"phase": "idle"},
             _run_refusal=refusal,
             _report_state=None,
         )
@@ -140,7 +143,7 @@ class Explorer(anywidget.AnyWidget):
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser says. (ipywidgets calls this.)"""
+        """Take what the browser says; ipywidgets calls this."""
         self._hears_browser = True
         try:
             super().set_state(sync_data)
@@ -183,7 +186,7 @@ class Explorer(anywidget.AnyWidget):
         count = int(proposal["value"])
         if not 1 <= count <= max(1, self._graph.batch_size):
             size = self._graph.batch_size
-            raise traitlets.TraitError(f"A batch of {size} cannot be split into {count} micro-batches: 1 to {size} can.")
+            raise traitlets.TraitError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {count}.")
         return count
 
     @traitlets.observe("cuts")
@@ -214,11 +217,11 @@ class Explorer(anywidget.AnyWidget):
 
     def _threshold(self, max_params: float | None, num_stages: int) -> dict[str, Any]:
         try:
-            if max_params is None:
-                plan = threshold(self._graph, num_stages=num_stages)
-                largest = max(stage.num_params for stage in plan.stages)
-                return {"cuts": plan.without_empty_stage().cuts, "suggested": largest}
-            return {"cuts": threshold(self._graph, max_params=max_params).without_empty_stage().cuts}
+            asked = (
+                {} if max_params is not None else {"suggested": smallest_budget(charges_of(self._graph), num_stages)}
+            )
+            plan = threshold(self._graph, max_params=asked.get("suggested", max_params))
+            return {"cuts": plan.without_empty_stage().cuts, **asked}
         except SplitError as error:
             return {"error": str(error)}
 
@@ -270,6 +273,8 @@ def _sources() -> tuple[str, str]:
 
 
 def _picture(plan: Plan) -> str:
+    from pipelab.viz.size_figure import stage_sizes  # matplotlib, only where a picture is asked for
+
     buffer = io.BytesIO()
     stage_sizes(plan).savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -945,7 +945,7 @@ class View {
   paintVerdict(stages) {
     const { run, note } = this;
     const running = run.phase === "running";
-    const ended = ["done", "failed", "cancelled"].includes(run.phase) && this.dismissed !== run;
+    const ended = ["done", "failed", "cancelled", "refused"].includes(run.phase) && this.dismissed !== run;
     let kind = "plan";
     let text = this.model.verdict(stages);
     if (running || this.pending) [kind, text] = ["progress", running ? run.text : "Asking the kernel…"];
@@ -1146,8 +1146,10 @@ class View {
     if (message.type !== "threshold") return;
     const { form } = this.controls;
     if (message.suggested) form.input.value = `${message.suggested / 1e6}`;
-    form.answer.textContent = message.error ?? `→ ${plural(message.cuts.length + 1, "stage")}`;
-    form.apply.disabled = Boolean(message.error);
+    const count = (message.cuts?.length ?? 0) + 1;
+    const drawn = count <= this.mostStages ? "" : `; up to ${this.mostStages} can be applied here`;
+    form.answer.textContent = message.error ?? `→ ${plural(count, "stage")}${drawn}`;
+    form.apply.disabled = Boolean(message.error || drawn);
     this.thresholdCuts = message.cuts;
   }
 

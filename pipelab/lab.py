@@ -1,0 +1,128 @@
+"""Where pictures meet processes: the explorer with a Run button that starts ranks."""
+
+import threading
+import weakref
+
+from pipelab.errors import Cancelled, InputError, PipelabError
+from pipelab.launch.controller import Pipeline, start
+from pipelab.plan import Plan
+from pipelab.report import Report
+from pipelab.tracing import Trace
+from pipelab.viz.explorer import Explorer, Progress
+
+# Thirty students with two explorers of four ranks each: processes nobody uses must go.
+IDLE_S = 600.0
+
+
+def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int | None = None) -> Explorer:
+    """A widget to split a model by hand: drag the split points, then run the stages as processes.
+
+    The processes start on the first Run. They stay warm, and end after ten idle minutes, when the explorer
+    is closed, or with the kernel.
+
+    Args:
+        traced: The traced model. A plan opens as it is cut, and cannot be run: it holds no model.
+        num_stages: How many stages a trace opens with, of the same number of blocks each.
+        num_microbatches: In how many micro-batches Run splits the batch; None is min(batch, 2 x stages).
+
+    Returns:
+        An ordinary ipywidget, with `cuts`, `value`, `num_stages`, `num_microbatches`, `plan`, `report`.
+
+    Raises:
+        InputError: The batch cannot be split so.
+    """
+    notice = ""
+    if isinstance(traced, Plan):
+        plan, runner, refusal = traced, None, "Planning only: a plan holds no model; explore its trace to run it."
+    else:
+        plan, notice = Explorer.opening_plan(traced.graph, num_stages)
+        runner = _Runner(traced) if traced.has_weights else None
+        refusal = traced.no_weights_reason
+    batch_size = max(1, plan.graph.batch_size)
+    if num_microbatches is None:
+        num_microbatches = min(batch_size, 2 * plan.num_stages)
+    if not 1 <= num_microbatches <= batch_size:
+        raise InputError(
+            f"A batch of {batch_size} splits into 1 to {batch_size} micro-batches, not into {num_microbatches}."
+        )
+    explorer = Explorer(plan, num_microbatches=num_microbatches, runner=runner, refusal=refusal, notice=notice)
+    if runner is not None:
+        weakref.finalize(explorer, runner.close)
+    return explorer
+
+
+class _Runner:
+    """Runs an explorer's plans on one pipeline: started by the first run, warm afterwards, gone when idle."""
+
+    def __init__(self, traced: Trace) -> None:
+        self._traced = traced
+        self._pipe: Pipeline | None = None
+        self._plan: Plan | None = None
+        self._cancelled = threading.Event()
+        self._busy = threading.RLock()
+        self._idle: threading.Timer | None = None
+
+    def run(self, plan: Plan, num_microbatches: int, progress: Progress) -> Report:
+        """Run one plan on the traced call's own inputs."""
+        self._cancelled.clear()
+        with self._busy:
+            self._stop_idling()
+            try:
+                pipe = self._ready(plan, progress)
+                pipe.on_progress = lambda done, total: progress(f"Step {done} of {total}", done / total)
+                return pipe.run(*self._traced.args, num_microbatches=num_microbatches, **self._traced.kwargs)
+            except (Cancelled, InputError, KeyboardInterrupt):
+                raise  # the ranks are as they were
+            except PipelabError:
+                self._end()  # after a failure the next run starts afresh
+                raise
+            finally:
+                self._start_idling()
+
+    def cancel(self) -> None:
+        """Stop the run under way; the ranks stay."""
+        self._cancelled.set()
+        if self._pipe is not None:
+            self._pipe.interrupt()
+
+    def close(self) -> None:
+        """End the ranks."""
+        self.cancel()
+        with self._busy:
+            self._stop_idling()
+            self._end()
+
+    def _ready(self, plan: Plan, progress: Progress) -> Pipeline:
+        """The pipeline, holding this plan."""
+        if self._pipe is None:
+            progress("Starting 1 process…" if plan.num_stages == 1 else f"Starting {plan.num_stages} processes…", 0.0)
+            self._pipe = start(self._traced, plan)
+        elif self._plan is None or plan.cuts != self._plan.cuts:
+            progress("Loading the new split…", 0.0)
+            self._pipe.replan(plan)
+        self._plan = plan
+        if self._cancelled.is_set():
+            raise Cancelled("The run was cancelled before its first step.")
+        return self._pipe
+
+    def _end(self) -> None:
+        pipe, self._pipe, self._plan = self._pipe, None, None
+        if pipe is not None:
+            pipe.close()
+
+    def _start_idling(self) -> None:
+        if self._pipe is not None:
+            self._idle = threading.Timer(IDLE_S, self._end_if_idle)
+            self._idle.daemon = True
+            self._idle.start()
+
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _end_if_idle(self) -> None:
+        with self._busy:
+            if self._idle is threading.current_thread():  # else a run came first
+                self._idle = None
+                self._end()

@@ -1,0 +1,49 @@
+"""A browser for the explorer's tests, and pages to open in it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browser import chromium, watch
+from graphs import gpt2_graph
+from playwright.sync_api import Browser, Page
+from runs import Runner
+
+from pipelab.graph import Graph
+from pipelab.policies import uniform
+from pipelab.viz.explorer import Explorer
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the tests of a module."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
+    """Opens the saved page of an explorer; it must raise nothing and ask the network for nothing."""
+    opened: list[tuple[Page, list[str]]] = []
+
+    def open_it(
+        graph: Graph | None = None, *, num_stages: int = 4, ran: bool = False, width: int = 900, theme: str = "light"
+    ) -> Page:
+        plan = uniform(graph or gpt2_graph(), num_stages=num_stages)
+        explorer = Explorer(plan, num_microbatches=8, runner=Runner())
+        if ran:
+            explorer.run()
+        path = tmp_path / f"{len(opened)}.html"
+        explorer.save(path)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+        opened.append((page, watch(page)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("[data-ready='1']")
+        return page
+
+    yield open_it
+    for page, found in opened:
+        page.close()
+        assert found == []

@@ -1,0 +1,311 @@
+"""The explorer's browser half, on the saved page: dragging, keys, numbers, other people's names."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+from graphs import gpt2_graph, mlp_graph
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Locator, Page
+
+from pipelab.graph import Graph
+from pipelab.plan import Plan
+from pipelab.policies import equal_size, uniform
+from pipelab.units import format_bytes, format_count, format_seconds
+
+pytestmark = pytest.mark.browser
+
+GRAPH = gpt2_graph()
+STARTS = [block.start for block in GRAPH.blocks]
+
+
+def handles(page: Page) -> Locator:
+    return page.locator("[role=slider]")
+
+
+def cuts_of(page: Page) -> tuple[int, ...]:
+    return tuple(int(handle.get_attribute("aria-valuenow") or -1) for handle in handles(page).all())
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return [text for text in page.locator(selector).all_text_contents() if text]
+
+
+def drag(page: Page, index: int, dx: float, *, release: bool = True) -> None:
+    box = handles(page).nth(index).locator(".pl-grip").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + 10, steps=8)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    if release:
+        page.mouse.up()
+
+
+def check_numbers(page: Page, graph: Graph) -> None:
+    """Everything the page shows of its split is what the plan says."""
+    plan = Plan(graph, cuts_of(page))
+    assert texts(page, ".pl-box-params") == [format_count(stage.num_params) for stage in plan.stages]
+    assert texts(page, ".pl-box-bytes") == [format_bytes(stage.param_bytes) for stage in plan.stages]
+    arrows = [text for text in texts(page, ".pl-arrow-labels text") if text != "input"]
+    assert arrows == [format_bytes(boundary.num_bytes) for boundary in plan.boundaries]
+    assert page.locator(".pl-verdict > span").text_content() == plan.verdict
+    labels = [handle.get_attribute("aria-valuetext") for handle in handles(page).all()]
+    assert labels == [boundary.label for boundary in plan.boundaries]
+    sent = page.evaluate("() => [...document.querySelectorAll('.pl-box')].map((box) => box.title)")
+    assert [title.partition(": ")[0] for title in sent] == [f"Stage {stage.index}" for stage in plan.stages]
+
+
+def test_it_shows_the_plan(open_page) -> None:
+    page = open_page()
+    check_numbers(page, GRAPH)
+    assert cuts_of(page) == uniform(GRAPH, num_stages=4).cuts
+    assert texts(page, ".pl-name") == ["GPT2LMHeadModel"]
+    assert texts(page, ".pl-about") == ["124 M parameters · batch 8 × 128 · float32"]
+    assert texts(page, ".pl-piece text") == [block.label for block in GRAPH.blocks]
+    assert page.locator(".pl-timeline").is_hidden()
+
+
+def test_a_divider_is_dragged(open_page) -> None:
+    page = open_page()
+    before = cuts_of(page)
+    drag(page, 0, -60)
+    after = cuts_of(page)
+    assert after[0] in STARTS
+    assert after[0] < before[0]
+    assert after[1:] == before[1:]
+    check_numbers(page, GRAPH)
+
+
+def test_a_divider_stops_at_its_neighbours(open_page) -> None:
+    page = open_page()
+    before = cuts_of(page)
+    drag(page, 1, 2000)
+    assert cuts_of(page)[1] == STARTS[STARTS.index(before[2]) - 1]
+    drag(page, 1, -2000)
+    assert cuts_of(page)[1] == STARTS[STARTS.index(before[0]) + 1]
+
+
+def test_escape_gives_up_a_drag(open_page) -> None:
+    page = open_page()
+    before = cuts_of(page)
+    drag(page, 0, -60, release=False)
+    assert cuts_of(page) != before
+    page.keyboard.press("Escape")
+    assert cuts_of(page) == before
+    page.mouse.up()
+    assert cuts_of(page) == before
+
+
+def test_the_divider_in_hand_says_what_crosses(open_page) -> None:
+    page = open_page()
+    drag(page, 0, 1, release=False)
+    cut = Plan(GRAPH, cuts_of(page)).boundaries[0]
+    crossing = " + ".join(map(str, cut.tensors))
+    assert page.locator(".pl-tip").text_content() == f"{cut.label}: {crossing}, {format_bytes(cut.num_bytes)} per batch"
+
+
+@pytest.mark.parametrize(
+    ("key", "blocks"), [("ArrowRight", 1), ("ArrowUp", 1), ("ArrowLeft", -1), ("ArrowDown", -1), ("PageDown", -2)]
+)
+def test_keys_move_a_divider(open_page, key: str, blocks: int) -> None:
+    page = open_page()
+    at = STARTS.index(cuts_of(page)[1])
+    handles(page).nth(1).press(key)
+    assert STARTS.index(cuts_of(page)[1]) == at + blocks
+    check_numbers(page, GRAPH)
+
+
+def test_home_and_end_go_as_far_as_the_neighbours_let(open_page) -> None:
+    page = open_page()
+    first, _, last = (STARTS.index(cut) for cut in cuts_of(page))
+    handle = handles(page).nth(1)
+    for key, block, limit in (("Home", first + 1, "aria-valuemin"), ("End", last - 1, "aria-valuemax")):
+        handle.press(key)
+        assert cuts_of(page)[1] == STARTS[block] == int(handle.get_attribute(limit) or -1)
+        handle.press(key)
+        assert cuts_of(page)[1] == STARTS[block]
+
+
+def test_between_ops_an_arrow_is_one_op_and_shift_a_block(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Cut between").select_option("op")
+    before = cuts_of(page)[0]
+    handle = handles(page).first
+    handle.press("ArrowRight")
+    assert cuts_of(page)[0] == before + 1
+    handle.press("Shift+ArrowLeft")
+    assert cuts_of(page)[0] == before
+    handle.press("PageUp")
+    assert cuts_of(page)[0] == before + 5
+    handle.press("Shift+ArrowRight")
+    assert cuts_of(page)[0] == STARTS[STARTS.index(before) + 1]
+    check_numbers(page, GRAPH)
+
+
+@pytest.mark.parametrize("graph", [GRAPH, mlp_graph(), gpt2_graph(3, extra_ops=30)], ids=["gpt2", "mlp", "long"])
+def test_the_numbers_equal_the_plan_after_random_moves(open_page, graph: Graph) -> None:
+    page = open_page(graph, num_stages=3)
+    choose = random.Random(0)
+    for _ in range(25):
+        page.get_by_label("Cut between").select_option(choose.choice(["block", "op"]))
+        if choose.random() < 0.4:
+            drag(page, choose.randrange(2), choose.uniform(-300, 300))
+        else:
+            handles(page).nth(choose.randrange(2)).press(choose.choice(["ArrowLeft", "ArrowRight", "PageUp", "Home"]))
+        check_numbers(page, graph)
+
+
+def test_policies_and_steppers_split_anew(open_page) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Equal size").click()
+    assert cuts_of(page) == equal_size(GRAPH, num_stages=4).cuts
+    assert page.get_by_role("button", name="Equal size").get_attribute("aria-pressed") == "true"
+    page.get_by_label("Fewer stages").click()
+    assert cuts_of(page) == equal_size(GRAPH, num_stages=3).cuts
+    page.get_by_role("button", name="Uniform").click()
+    page.get_by_label("More stages").click()
+    assert cuts_of(page) == uniform(GRAPH, num_stages=4).cuts
+    check_numbers(page, GRAPH)
+    page.get_by_label("Fewer micro-batches").click()
+    assert page.get_by_label("Micro-batches", exact=True).locator("output").text_content() == "7"
+
+
+def test_a_refusal_stands_in_the_verdict_and_offers_what_works(open_page) -> None:
+    graph = mlp_graph(3)
+    page = open_page(graph, num_stages=3)
+    before = cuts_of(page)
+    page.get_by_role("button", name="Uniform").click()
+    assert page.get_by_label("More stages").is_disabled()
+    page.get_by_label("Fewer stages").click()
+    page.get_by_role("button", name="Equal size").click()
+    page.get_by_label("More stages").click()
+    assert cuts_of(page) == before
+
+    page = open_page(gpt2_graph(12, hidden=64), num_stages=2)
+    page.get_by_role("button", name="Equal size").click()
+    at = cuts_of(page)
+    page.get_by_label("More stages").click()
+    while page.locator(".pl-action").is_hidden():
+        at = cuts_of(page)
+        page.get_by_label("More stages").click()
+    assert cuts_of(page) == at
+    assert "equal_size cannot make" in (page.locator(".pl-verdict").text_content() or "")
+    page.locator(".pl-action").click()
+    assert cuts_of(page) == at
+
+
+def test_a_drag_fades_the_timeline_measured_before(open_page) -> None:
+    page = open_page(ran=True)
+    assert page.locator(".pl-timeline").get_attribute("class") == "pl-timeline"
+    assert len(texts(page, ".pl-timeline-svg .pl-on-colour")) == 4 * 8
+    assert texts(page, ".pl-stale") == []
+    handles(page).first.press("ArrowLeft")
+    assert texts(page, ".pl-stale") == ["measured for the previous split"]
+    handles(page).first.press("ArrowRight")
+    assert texts(page, ".pl-stale") == []
+
+
+def test_a_saved_page_says_why_it_cannot_run(open_page) -> None:
+    page = open_page()
+    assert page.get_by_role("button", name="Run").is_disabled()
+    assert texts(page, ".pl-refusal") == ["Saved page: dragging works, Run needs the notebook."]
+
+
+NAMES = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    "a & b",
+    "--><b>bold</b>",
+    "{css}",
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_text_whatever_they_contain(open_page, name: str) -> None:
+    graph = gpt2_graph(3, model=name)
+    blocks = tuple(dataclasses.replace(block, label=f"{name}.{index}") for index, block in enumerate(graph.blocks))
+    ops = tuple(
+        dataclasses.replace(op, output=dataclasses.replace(op.output, name=f"{name}{op.name}"))
+        for op in graph.ops
+        if op.output
+    )
+    page = open_page(dataclasses.replace(graph, blocks=blocks, ops=ops), num_stages=3, ran=True)
+    handles(page).first.focus()
+    assert texts(page, ".pl-name") == [name]
+    assert page.locator("img, b, .pl-explorer script").count() == 0
+    assert name[:20] in (page.locator(".pl-tip").text_content() or "")
+
+
+SECOND_EXPLORER = """async () => {
+  const read = (id) => document.getElementById(id).textContent;
+  const module = URL.createObjectURL(new Blob([JSON.parse(read("pipelab-source"))], { type: "text/javascript" }));
+  const { default: widget } = await import(module);
+  const state = JSON.parse(read("pipelab-state"));
+  const model = { get: (name) => state[name], set: (name, value) => { state[name] = value; }, on() {}, off() {},
+                  save_changes() {}, send() {} };
+  const el = document.body.appendChild(document.createElement("div"));
+  el.id = "second";
+  window.cleanUp = widget.render({ model, el });
+}"""
+
+
+def test_two_explorers_on_one_page_do_not_disturb_each_other(open_page) -> None:
+    page = open_page(ran=True)
+    page.evaluate(SECOND_EXPLORER)
+    first, second = page.locator("#pipelab-explorer"), page.locator("#second")
+    before = second.locator("[role=slider]").first.get_attribute("aria-valuenow")
+    first.locator("[role=slider]").first.press("ArrowLeft")
+    assert second.locator("[role=slider]").first.get_attribute("aria-valuenow") == before
+    second.locator("[role=slider]").last.press("ArrowRight")
+    assert first.locator("[role=slider]").last.get_attribute("aria-valuenow") != second.locator(
+        "[role=slider]"
+    ).last.get_attribute("aria-valuenow")
+    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(ids) == len(set(ids))
+    page.evaluate("() => window.cleanUp()")
+    first.locator("[role=slider]").first.press("ArrowRight")
+
+
+def test_every_focusable_element_keeps_its_keys_from_the_notebook(open_page) -> None:
+    page = open_page()
+    focusable = ".pl-explorer :is(button, select, input, summary, [tabindex])"
+    assert page.locator(focusable).count() > 10
+    assert page.locator(f"{focusable}:not([data-lm-suppress-shortcuts])").count() == 0
+
+
+def test_dividers_say_what_they_are(open_page) -> None:
+    page = open_page()
+    labels = [handle.get_attribute("aria-label") for handle in handles(page).all()]
+    assert labels == [f"Split {k} between stage {k - 1} and {k}" for k in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def formatter(browser: Browser, tmp_path_factory: pytest.TempPathFactory):
+    """The module's own functions, called with a list of numbers."""
+    from pipelab.viz.explorer import _STATIC
+
+    page = browser.new_page()
+    page.goto("about:blank")
+    source = json.dumps((_STATIC / "explorer.js").read_text())
+    page.evaluate(
+        f"async () => {{ window.explorer = await import(URL.createObjectURL(new Blob([{source}], "
+        "{ type: 'text/javascript' }))); }"
+    )
+    yield lambda name, values: page.evaluate("([name, values]) => values.map(window.explorer[name])", [name, values])
+    page.close()
+
+
+@given(st.lists(st.one_of(st.integers(0, 10**15), st.integers(0, 10**5).map(lambda n: n * 125)), min_size=50))
+def test_counts_and_bytes_are_written_as_python_writes_them(formatter, values: list[int]) -> None:
+    assert formatter("formatCount", values) == [format_count(value) for value in values]
+    assert formatter("formatBytes", values) == [format_bytes(value) for value in values]
+
+
+@given(st.lists(st.floats(1e-9, 1e6), min_size=50))
+def test_seconds_are_written_as_python_writes_them(formatter, values: list[float]) -> None:
+    assert formatter("formatSeconds", values) == [format_seconds(value) for value in values]

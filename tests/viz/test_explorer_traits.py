@@ -1,0 +1,217 @@
+"""The explorer's Python half: traits, refusals, running. No browser."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import traitlets
+from graphs import gpt2_graph, mlp_graph
+from runs import Runner
+
+from pipelab.errors import Cancelled, LaunchError, SplitError
+from pipelab.plan import Plan
+from pipelab.policies import equal_size, threshold, uniform
+from pipelab.viz.explorer import Explorer
+from pipelab.viz.explorer_state import graph_state, preset_state
+
+GRAPH = gpt2_graph()
+STARTS = {block.label: block.start for block in GRAPH.blocks}
+CUTS = (STARTS["h.3"], STARTS["h.6"], STARTS["h.9"])
+OTHER = (STARTS["h.2"], STARTS["h.6"], STARTS["h.9"])
+
+
+def make(runner: Any = None, **kwargs: Any) -> Explorer:
+    return Explorer(Plan(GRAPH, CUTS), num_microbatches=8, runner=runner, refusal="" if runner else "Off.", **kwargs)
+
+
+def changes(explorer: Explorer, *names: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    explorer.observe(lambda change: found.append((change["name"], change["new"])), list(names))
+    return found
+
+
+def test_it_opens_at_the_plan() -> None:
+    explorer = make()
+    assert explorer.cuts == explorer.value == CUTS
+    assert (explorer.num_stages, explorer.num_microbatches, explorer.report) == (4, 8, None)
+    assert explorer.plan.cuts == CUTS
+    assert repr(explorer) == "Explorer(GPT2LMHeadModel in 4 stages)"
+
+
+def test_cuts_set_from_code_are_the_value_too() -> None:
+    explorer = make()
+    seen = changes(explorer, "value", "num_stages")
+    explorer.cuts = equal_size(GRAPH, num_stages=3).cuts
+    assert explorer.value == explorer.cuts == explorer.plan.cuts
+    assert seen == [("num_stages", 3), ("value", explorer.cuts)]
+
+
+def test_value_set_from_code_are_the_cuts_too() -> None:
+    explorer = make()
+    explorer.value = OTHER
+    assert explorer.cuts == explorer.plan.cuts == OTHER
+
+
+@pytest.mark.parametrize("name", ["cuts", "value"])
+@pytest.mark.parametrize("cuts", [(5, 5, 9), (0,), (9, 5), (10**9,)])
+def test_illegal_cuts_say_why_and_change_nothing(name: str, cuts: tuple[int, ...]) -> None:
+    explorer = make()
+    with pytest.raises(SplitError) as expected:
+        Plan(GRAPH, cuts)
+    with pytest.raises(traitlets.TraitError) as raised:
+        setattr(explorer, name, cuts)
+    assert str(raised.value) == str(expected.value)
+    assert explorer.cuts == explorer.value == CUTS
+    assert explorer.num_stages == 4
+
+
+def test_num_stages_splits_uniformly() -> None:
+    explorer = make()
+    explorer.num_stages = 7
+    assert explorer.cuts == explorer.value == uniform(GRAPH, num_stages=7).cuts
+
+
+def test_too_many_stages_say_why_and_change_nothing() -> None:
+    explorer = make()
+    with pytest.raises(SplitError) as expected:
+        uniform(GRAPH, num_stages=99)
+    with pytest.raises(traitlets.TraitError) as raised:
+        explorer.num_stages = 99
+    assert str(raised.value) == str(expected.value)
+    assert (explorer.num_stages, explorer.cuts) == (4, CUTS)
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_batch_splits_in_at_most_its_size(count: int) -> None:
+    explorer = make()
+    with pytest.raises(traitlets.TraitError, match=f"A batch of 8 splits into 1 to 8 micro-batches, not into {count}"):
+        explorer.num_microbatches = count
+    assert explorer.num_microbatches == 8
+
+
+def test_a_drag_moves_cuts_and_its_release_the_value() -> None:
+    explorer = make()
+    seen = changes(explorer, "cuts", "value")
+    explorer.set_state({"cuts": list(OTHER)})
+    explorer.set_state({"cuts": list(OTHER), "value": list(OTHER), "num_stages": 4})
+    assert seen == [("cuts", OTHER), ("value", OTHER)]
+
+
+def test_the_browser_changes_the_number_of_stages_in_one_message() -> None:
+    explorer = make()
+    cuts = equal_size(GRAPH, num_stages=3).cuts
+    explorer.set_state({"cuts": list(cuts), "value": list(cuts), "num_stages": 3})
+    assert (explorer.cuts, explorer.value, explorer.num_stages) == (cuts, cuts, 3)
+
+
+def test_two_explorers_can_be_linked() -> None:
+    first, second = make(), make()
+    traitlets.link((first, "value"), (second, "value"))
+    first.cuts = OTHER
+    assert second.cuts == OTHER
+
+
+def test_run_returns_the_report_and_keeps_it() -> None:
+    explorer = make(Runner())
+    states = changes(explorer, "_run_state")
+    report = explorer.run()
+    assert explorer.report is report
+    assert report.plan.cuts == CUTS
+    assert [state["phase"] for _, state in states] == ["running", "running", "done"]
+    assert states[1][1] == {"phase": "running", "text": "Step 1 of 2", "fraction": 0.5, "cancellable": False}
+    assert states[-1][1]["text"] == report.verdict
+
+
+def test_without_a_runner_run_says_why() -> None:
+    with pytest.raises(LaunchError, match=r"Off\."):
+        make().run()
+
+
+def test_a_second_run_is_refused_while_one_is_under_way() -> None:
+    refusals: list[str] = []
+
+    def again() -> None:
+        with pytest.raises(LaunchError) as raised:
+            explorer.run()
+        refusals.append(str(raised.value))
+
+    explorer = make(Runner(during=again))
+    explorer.run()
+    assert refusals == ["A run of this explorer is under way: wait for it, or press Cancel."]
+    explorer.run()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "text"),
+    [
+        (LaunchError("No memory for 4 ranks.\nFree some."), "failed", "No memory for 4 ranks."),
+        (ZeroDivisionError("ours"), "failed", "ZeroDivisionError: ours"),
+        (Cancelled("Stopped."), "cancelled", "Stopped."),
+        (KeyboardInterrupt(), "cancelled", "The run was interrupted."),
+    ],
+)
+def test_a_failed_run_raises_and_is_told(error: BaseException, phase: str, text: str) -> None:
+    runner = Runner(during=raising(error))
+    explorer = make(runner)
+    with pytest.raises(type(error)):
+        explorer.run()
+    assert explorer._run_state["phase"] == phase
+    assert explorer._run_state["text"] == text
+    assert explorer.cuts == CUTS
+    runner.during = lambda: None
+    assert explorer.run() is explorer.report
+
+
+def test_cancel_and_close_reach_the_runner() -> None:
+    runner = Runner()
+    explorer = make(runner)
+    explorer._hear(explorer, {"type": "cancel"}, [])
+    explorer.close()
+    assert runner.told == ["cancel", "close"]
+
+
+def test_a_threshold_is_answered() -> None:
+    explorer = make()
+    answer = explorer._threshold(None, 4)
+    assert answer["cuts"] == threshold(GRAPH, num_stages=4).cuts
+    assert explorer._threshold(answer["suggested"], 9) == {"cuts": answer["cuts"]}
+    assert explorer._threshold(float("nan"), 4).keys() == {"error"}
+
+
+def test_a_notebook_without_widgets_shows_a_picture_and_the_table() -> None:
+    explorer = make()
+    bundle = explorer._repr_mimebundle_()
+    assert bundle is not None
+    data, _ = bundle
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/plain"] == repr(explorer.plan)
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+
+
+def test_the_opening_plan_is_the_largest_that_works() -> None:
+    graph = mlp_graph(3)
+    plan, refusal = Explorer.opening_plan(graph, 8)
+    assert plan.num_stages == 3
+    assert "8" in refusal
+    assert Explorer.opening_plan(graph, 2) == (uniform(graph, num_stages=2), "")
+
+
+def test_presets_hold_cuts_or_the_refusal() -> None:
+    graph = mlp_graph(3)
+    presets = preset_state(graph)["uniform"]
+    assert presets[0] is None
+    assert presets[1] == []
+    assert presets[3] == list(uniform(graph, num_stages=3).cuts)
+
+
+def test_the_state_lists_a_tied_weight_once_with_both_names() -> None:
+    tied = [row for row in graph_state(GRAPH)["weights"] if row[3]]
+    assert tied == [[[1, len(GRAPH.ops) - 1], 50257 * 768, 4 * 50257 * 768, "wte = lm_head"]]
