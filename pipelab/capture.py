@@ -92,11 +92,17 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
     shapes = ShapesCollection()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def opened(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != batch_size:
+        if not isinstance(leaf, Tensor):
             return leaf
         leaf = leaf.detach()
-        if batch_size < SMALLEST_TRACED_BATCH:
+        batched = leaf.ndim > 0 and leaf.shape[0] == batch_size
+        if batched and batch_size < SMALLEST_TRACED_BATCH:
             leaf = leaf.expand(SMALLEST_TRACED_BATCH, *leaf.shape[1:])
+        if 0 in leaf.stride():
+            # An expanded value travels once; in another call what is equal in this one may differ.
+            leaf = leaf.contiguous()
+        if not batched:
+            return leaf
         shapes[leaf] = {0: Dim.AUTO}
         return leaf
 
