@@ -54,8 +54,8 @@ def plural(count: int, noun: str) -> str:
     """A count with its noun.
 
     Example:
-        >>> plural(1, "stage"), plural(2, "stage"), plural(2, "micro-batch")
-        ('1 stage', '2 stages', '2 micro-batches')
+        >>> plural(1, "stage"), plural(2, "micro-batch"), plural(3, "process")
+        ('1 stage', '2 micro-batches', '3 processes')
     """
-    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    ending = "" if count == 1 else "es" if noun.endswith(("ch", "s")) else "s"
     return f"{count:,} {noun}{ending}"
