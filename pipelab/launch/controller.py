@@ -14,15 +14,15 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import pipelab
 from pipelab.errors import Cancelled, LaunchError, PipelabError
-from pipelab.launch.group import Batch, Group, Program, StepResult
-from pipelab.launch.memory import Place, Segment, lay_out, spec_of, store
+from pipelab.launch.batch import LoadedBatch
+from pipelab.launch.group import Group, Program, StepResult
+from pipelab.launch.memory import Segment, store
 from pipelab.launch.preloaded import prepare
 from pipelab.plan import Plan
-from pipelab.program import StageTable, ValueSpec
+from pipelab.program import StageTable
 from pipelab.progress import announce
 from pipelab.report import Report
 from pipelab.stages import stage_tables, whole_table
@@ -79,7 +79,7 @@ class Pipeline:
         self._cancelled = threading.Event()
         self._running = threading.Lock()
         self._group: Group | None = None
-        self._loaded: _Loaded | None = None
+        self._loaded: LoadedBatch | None = None
         self._baselines: dict[tuple[tuple[int, ...], ...], float] = {}
         self._plan = self._checked(plan)
         self._devices(self._plan.num_stages)
@@ -290,7 +290,7 @@ class Pipeline:
         group = self._ensure_group()
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None
-            loaded = _Loaded.make(self._traced, key, sizes, tables, inputs)
+            loaded = LoadedBatch.make(self._traced, key, sizes, tables, inputs)
             count = self._plan.num_stages
             group.load(Program(tables, sizes, loaded.inputs, loaded.outputs, self._devices(count), _threads(count)))
             self._loaded = loaded
@@ -367,68 +367,6 @@ class Pipeline:
             "system": f"{platform.system()} {platform.release()}",
             "machine": platform.machine(),
         }
-
-
-class _Loaded:
-    """The batch in memory that the ranks share.
-
-    Args:
-        key: Micro-batch sizes and input shapes it was made for.
-        sizes: Rows of each micro-batch.
-        inputs: The inputs.
-        outputs: The outputs.
-    """
-
-    def __init__(self, key: "_Key", sizes: tuple[int, ...], inputs: Batch, outputs: Batch) -> None:
-        self.key = key
-        self.sizes = sizes
-        self.inputs = inputs
-        self.outputs = outputs
-        for batch in (inputs, outputs):
-            weakref.finalize(self, batch.segment.close)
-
-    @classmethod
-    def make(
-        cls,
-        traced: Trace,
-        key: "_Key",
-        sizes: tuple[int, ...],
-        tables: dict[int, tuple[StageTable, ...]],
-        inputs: Sequence[Tensor],
-    ) -> "_Loaded":
-        """Room for these inputs and the outputs they give."""
-        going_in = [spec_of(info.name, tensor) for info, tensor in zip(traced.graph.inputs, inputs, strict=True)]
-        parts = [tables[size][-1].outputs for size in sizes]
-        coming_out = [
-            _whole_spec([part[index] for part in parts], batched) for index, batched in enumerate(traced.output_batched)
-        ]
-        return cls(key, sizes, _batch(going_in, traced.batched), _batch(coming_out, traced.output_batched))
-
-    def fill(self, inputs: Sequence[Tensor]) -> None:
-        """Put inputs in place."""
-        storage = self.inputs.segment.tensor()
-        for place, tensor in zip(self.inputs.places, inputs, strict=True):
-            place.write(storage, tensor)
-
-    def read(self) -> list[Tensor]:
-        """The outputs, copied out."""
-        storage = self.outputs.segment.tensor()
-        return [place.view(storage).clone() for place in self.outputs.places]
-
-
-_Key = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
-
-
-def _whole_spec(parts: Sequence[ValueSpec], batched: bool) -> ValueSpec:
-    """The whole of which the parts are slices, without gaps."""
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:]) if batched else parts[0].shape
-    return ValueSpec(parts[0].name, parts[0].dtype, shape, torch.empty(shape, device="meta").stride())
-
-
-def _batch(specs: Sequence[ValueSpec], batched: tuple[bool, ...]) -> Batch:
-    places: tuple[Place, ...]
-    places, num_bytes = lay_out(specs)
-    return Batch(Segment.create(num_bytes, "the batch"), places, batched)
 
 
 def _cores() -> int:

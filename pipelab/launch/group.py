@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelab.errors import Cancelled, StageError
 from pipelab.events import Event, Timeline, ordered
+from pipelab.launch.batch import Batch
 from pipelab.launch.channel import Channel, Closed
 from pipelab.launch.links import NUM_SLOTS, slot_bytes
 from pipelab.launch.memory import Place, Segment
@@ -21,21 +22,6 @@ from pipelab.program import StageTable
 from pipelab.units import plural
 
 _LOOK_S = 0.1
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The whole batch at one end of the pipeline.
-
-    Attributes:
-        segment: Its memory.
-        places: Where each tensor lies.
-        batched: Per tensor, whether micro-batches are slices of it.
-    """
-
-    segment: Segment
-    places: tuple[Place, ...]
-    batched: tuple[bool, ...]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Memory that processes share without a name: nothing to clean up, nothing to guess, no /dev/shm.
+"""Memory without a name, shared by passing its descriptor: nothing to clean up, nothing to guess.
 
-A segment is a `memfd` on Linux and an unlinked file elsewhere; it goes when the last process that maps it
-does. It is allocated before use, so that a full memory is an error and never a SIGBUS.
+It is taken in full when it is made, so that a machine without memory gives an error and not SIGBUS, and it
+does not lie in /dev/shm, which is 64 MB in containers.
 """
 
 import mmap
@@ -9,107 +9,152 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipelab.errors import LaunchError
+from pipelab.launch.forks import drop_in_forked_children
 from pipelab.program import ValueSpec
 from pipelab.units import format_bytes
 
 ALIGNMENT = 64
+_MEMINFO = Path("/proc/meminfo")
 
 
 class Segment:
-    """A piece of shared memory.
+    """Anonymous memory of this process and of those it passes `descriptor` to.
 
     Args:
-        fd: Its descriptor, which the segment owns from now on.
+        descriptor: Of the memory; the segment closes it.
         num_bytes: Its size.
-        private: Writes stay in this process.
+        private: Whether writes stay in this process; what nobody writes is shared all the same.
+
+    Attributes:
+        descriptor: What another process maps.
+        num_bytes: Its size.
+        bytes: The memory as a flat uint8 tensor, which keeps it mapped.
+        words: The memory as 64-bit integers.
     """
 
-    def __init__(self, fd: int, num_bytes: int, *, private: bool = False) -> None:
-        self.fd = fd
+    def __init__(self, descriptor: int, num_bytes: int, *, private: bool = False) -> None:
+        self.descriptor = descriptor
         self.num_bytes = num_bytes
-        self.map = mmap.mmap(fd, num_bytes, flags=mmap.MAP_PRIVATE if private else mmap.MAP_SHARED)
+        flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+        mapped = mmap.mmap(descriptor, num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self.bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)
+        self.words: memoryview[int] = memoryview(mapped)[: num_bytes // 8 * 8].cast("q")
+        drop_in_forked_children(self)
 
     @classmethod
     def create(cls, num_bytes: int, what: str) -> "Segment":
-        """A new segment of zeros.
+        """New memory, all zeros.
+
+        Args:
+            num_bytes: Its size.
+            what: What it is for, as the error says it: "the weights".
 
         Raises:
-            LaunchError: There is not enough memory.
+            LaunchError: There is not so much memory.
         """
-        num_bytes = max(num_bytes, ALIGNMENT)
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("pipelab")
-        else:
-            with tempfile.TemporaryFile(buffering=0) as file:
-                fd = os.dup(file.fileno())
+        num_bytes = _aligned(max(num_bytes, 1))
+        free_bytes = _free_bytes()
+        if free_bytes is not None and num_bytes > free_bytes:
+            raise LaunchError(_no_memory(num_bytes, what, f"{format_bytes(free_bytes)} of memory is free"))
+        make = _memory_file if hasattr(os, "memfd_create") else unlinked_file
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, num_bytes)
-            else:
-                os.ftruncate(fd, num_bytes)
-            return cls(fd, num_bytes)
+            return cls(make(num_bytes), num_bytes)
         except OSError as error:
-            os.close(fd)
-            raise LaunchError(
-                f"There is not enough memory for {what}: {format_bytes(num_bytes)} were asked for ({error}). "
-                "Free memory, or use a smaller model or batch."
-            ) from error
+            raise LaunchError(_no_memory(num_bytes, what, f"the system refused ({error})")) from error
 
-    def tensor(self) -> Tensor:
-        """All its bytes."""
-        return torch.frombuffer(self.map, dtype=torch.uint8)
-
-    def integers(self) -> memoryview:
-        """All of it as 64-bit integers."""
-        return memoryview(self.map).cast("q")
+    def storage(self, placed: "Placed") -> Tensor:
+        """The bytes of one tensor."""
+        return self.bytes[placed.offset : placed.offset + placed.spec.num_bytes]
 
     def close(self) -> None:
-        """Give the descriptor back; the memory goes with the last tensor over it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Close the descriptor. The memory is freed with the last tensor over it, in every process."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placed:
     """Where a tensor lies in a segment."""
 
     spec: ValueSpec
     offset: int
 
-    def view(self, storage: Tensor) -> Tensor:
-        """The tensor, as a view of the segment's bytes."""
-        return self.spec.unpack(storage[self.offset : self.offset + self.spec.num_bytes])
 
-    def write(self, storage: Tensor, value: Tensor) -> None:
-        """Copy a value there."""
-        self.spec.pack(value, storage[self.offset : self.offset + self.spec.num_bytes])
-
-
-def spec_of(name: str, tensor: Tensor) -> ValueSpec:
-    """How a tensor is stored."""
-    return ValueSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.stride())
-
-
-def lay_out(specs: Iterable[ValueSpec]) -> tuple[tuple[Place, ...], int]:
-    """Places one after another, aligned, and the bytes they take together."""
-    places, offset = [], 0
+def place(specs: Iterable[ValueSpec]) -> tuple[tuple[Placed, ...], int]:
+    """Tensors one after another, each aligned, and the bytes they take together."""
+    placed, offset = [], 0
     for spec in specs:
-        places.append(Place(spec, offset))
-        offset += -(-spec.num_bytes // ALIGNMENT) * ALIGNMENT
-    return tuple(places), offset
+        placed.append(Placed(spec, offset))
+        offset += _aligned(spec.num_bytes)
+    return tuple(placed), offset
 
 
-def store(tensors: Mapping[str, Tensor], what: str) -> tuple[Segment, tuple[Place, ...]]:
-    """A new segment that holds these tensors."""
-    places, num_bytes = lay_out(spec_of(name, tensor) for name, tensor in tensors.items())
-    segment = Segment.create(num_bytes, what)
-    storage = segment.tensor()
-    for place in places:
-        place.write(storage, tensors[place.spec.name])
-    return segment, places
+class Weights:
+    """The weights of a model, copied once into one segment that every rank maps.
+
+    Args:
+        tensors: Each weight by name, on any device.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        specs = [
+            ValueSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.stride())
+            for name, tensor in tensors.items()
+        ]
+        self.placed, num_bytes = place(specs)
+        self.segment = Segment.create(num_bytes, "the weights")
+        for placed in self.placed:
+            placed.spec.pack(tensors[placed.spec.name], self.segment.storage(placed))
+
+    def close(self) -> None:
+        """Let go of them; ranks keep what they have mapped."""
+        self.segment.close()
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _memory_file(num_bytes: int) -> int:
+    descriptor = os.memfd_create("pipelab", os.MFD_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def unlinked_file(num_bytes: int) -> int:
+    """A file without a name, for systems without memfd; written in full, because few of those can reserve."""
+    block = bytes(min(num_bytes, 1 << 20))
+    with tempfile.TemporaryFile(buffering=0) as file:
+        written = 0
+        while written < num_bytes:
+            written += file.write(block[: num_bytes - written])
+        return os.dup(file.fileno())
+
+
+def _free_bytes() -> int | None:
+    """Bytes the system can still give; None where it does not say.
+
+    Without this look ahead the system would rather kill a process than refuse.
+    """
+    if not _MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def _no_memory(num_bytes: int, what: str, found: str) -> str:
+    return (
+        f"{what[0].upper()}{what[1:]} need {format_bytes(num_bytes)} of memory that ranks share, and {found}. "
+        "Free some, or use a smaller model or batch."
+    )

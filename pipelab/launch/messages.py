@@ -1,111 +1,161 @@
-"""What a controller tells a rank, and what the rank answers. Plain data over a private channel."""
+"""What the kernel, the server and the ranks say to each other. Data only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelab.events import Event
-from pipelab.launch.memory import Place
+from pipelab.events import Kind
+from pipelab.launch.memory import Placed
 from pipelab.program import StageTable
 
-
-@dataclass(frozen=True)
-class Hello:
-    """The first message. Descriptors: the weights, the progress counters.
-
-    Attributes:
-        rank: Which rank this is.
-        weights: Where each weight lies.
-        weight_bytes: Size of their segment.
-    """
-
-    rank: int
-    weights: tuple[Place, ...]
-    weight_bytes: int
+# --- kernel and server ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Edge:
-    """What is at one end of a stage. Descriptors: the link's socket and its slots, or the whole batch's segment.
-
-    Attributes:
-        num_bytes: Size of the segment.
-        is_link: Whether a neighbour is there; otherwise the whole batch.
-        whole: Where each tensor of the whole batch lies.
-        batched: Per tensor, whether micro-batches are slices of it.
-    """
-
-    num_bytes: int
-    is_link: bool
-    whole: tuple[Place, ...] = ()
-    batched: tuple[bool, ...] = ()
-
-    @property
-    def num_descriptors(self) -> int:
-        """How many descriptors belong to it."""
-        return 2 if self.is_link else 1
-
-
-@dataclass(frozen=True)
-class Load:
-    """Take this stage. Descriptors: those of `before`, then those of `after`.
-
-    Attributes:
-        tables: The stage for each micro-batch size.
-        sizes: Rows of each micro-batch.
-        before: Where values come from.
-        after: Where values go.
-        device: Where it runs.
-        num_threads: Threads of an op.
-    """
-
-    tables: dict[int, StageTable]
-    sizes: tuple[int, ...]
-    before: Edge
-    after: Edge
-    device: str
-    num_threads: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """Run all micro-batches once.
-
-    Attributes:
-        number: Unique in the life of the ranks.
-    """
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Make a rank. Descriptors: its control socket, its sentinel."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class Ready:
-    """The stage is loaded, or the step was left as asked."""
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The rank that request `number` made."""
+
+    number: int
+    pid: int
 
 
-@dataclass(frozen=True)
-class Done:
-    """The step is done.
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End these ranks at once; an `Exited` follows for each."""
 
-    Attributes:
-        events: What the rank did, in seconds of the machine's monotonic clock.
-        peak_bytes: Most memory beyond an idle rank's own.
-    """
-
-    events: tuple[Event, ...]
-    peak_bytes: int
+    pids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Raised:
-    """The stage raised.
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A rank has ended: its exit code, or minus the signal that ended it."""
 
-    Attributes:
-        module: Path of the module whose op raised; "" for the model itself.
-        target: The op, or "" outside an op.
-        error: Type and message.
-        traceback: The rank's own traceback.
-    """
+    pid: int
+    code: int
 
-    module: str
-    target: str
-    error: str
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The server cannot work; the traceback of why."""
+
     traceback: str
+
+
+# --- kernel and rank --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Here are the weights, all of them. Descriptor: their segment."""
+
+    weights: tuple[Placed, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnd:
+    """Where the first stage reads the whole batch, or the last one writes it.
+
+    Attributes:
+        placed: Each tensor of the whole batch.
+        batched: Per tensor, whether micro-batches are rows of it.
+        num_bytes: Bytes of the segment.
+    """
+
+    placed: tuple[Placed, ...]
+    batched: tuple[bool, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """One end of a link between neighbours; `num_bytes` are of its segment."""
+
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Hold this stage from now on. Descriptors: counters, then of source and sink the segment and, of a link, the socket.
+
+    Attributes:
+        rank: Which rank this is.
+        sizes: Rows of each micro-batch.
+        tables: The stage for each size.
+        device: Where it computes.
+        num_threads: Threads it computes with on the CPU.
+        counters_bytes: Bytes of the counters' segment.
+        source: Where its values come from.
+        sink: Where its results go.
+    """
+
+    rank: int
+    sizes: tuple[int, ...]
+    tables: Mapping[int, StageTable]
+    device: str
+    num_threads: int
+    counters_bytes: int
+    source: BatchEnd | LinkEnd
+    sink: BatchEnd | LinkEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Run all micro-batches once."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The stage is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankEvent:
+    """One thing this rank did, on the clock that all processes of the host share."""
+
+    kind: Kind
+    microbatch: int
+    start_ns: int
+    end_ns: int
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step is done."""
+
+    events: tuple[RankEvent, ...]
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The step was stopped; the rank is ready for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The rank raised; it is ready for the next step all the same.
+
+    Attributes:
+        error: The exception in one line.
+        op: Index of the op that raised, None outside ops.
+        traceback: The traceback's text.
+        time_ns: When, on the shared clock.
+    """
+
+    error: str
+    op: int | None
+    traceback: str
+    time_ns: int
+
+
+Reply = Loaded | Done | GivenUp | Failed

@@ -1,0 +1,213 @@
+"""Outputs of real processes equal the model's: every model of the zoo, several cuts, any micro-batches."""
+
+import gc
+import os
+
+import psutil
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import pipelab
+from pipelab.errors import InputError, LaunchError, SplitError
+
+
+def tensors(output: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def plans(traced: pipelab.Trace) -> list[pipelab.Plan]:
+    """Between blocks where there are some, and at arbitrary ops."""
+    legal = traced.graph.legal
+    even = [legal[len(legal) * part // 4] for part in (1, 2, 3)]
+    blocks = [point.position for point in traced.graph.cut_points if point.level == "block"]
+    return [pipelab.Plan(traced.graph, tuple(sorted(set(cuts)))) for cuts in (blocks[:3], even, legal[-1:]) if cuts]
+
+
+@pytest.mark.parametrize("name", list(zoo.ALL))
+def test_output_is_the_models_own(name: str) -> None:
+    model, inputs = zoo.build(name)
+    traced = pipelab.trace(model, **inputs)
+    with torch.no_grad():
+        expected = model(**inputs)
+    first, *others = plans(traced)
+    with pipelab.start(traced, first, device="cpu") as pipe:
+        for plan in (first, *others):
+            pipe.replan(plan)
+            for num_microbatches in (4, 3, 5):  # more than a link has slots; equal parts and unequal ones
+                report = pipe.run(**inputs, num_microbatches=num_microbatches, repeats=1)
+                for got, want in zip(tensors(report.output), tensors(expected), strict=False):
+                    torch.testing.assert_close(got, want)
+            output = pipe(**inputs)
+            assert type(output) is type(expected)
+
+
+@pytest.fixture(scope="module")
+def traced() -> pipelab.Trace:
+    model, inputs = zoo.build("mlp")
+    return pipelab.trace(model, **inputs)
+
+
+def traced_model(traced: pipelab.Trace) -> nn.Module:
+    return traced._model
+
+
+@pytest.fixture(scope="module")
+def batch() -> Tensor:
+    return zoo.build("mlp")[1]["input"]
+
+
+def test_ranks_are_warm_between_runs_and_replans(traced: pipelab.Trace, batch: Tensor) -> None:
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as pipe:
+        two = pipe.pids
+        pipe.run(batch, repeats=1)
+        pipe.replan(pipelab.uniform(traced, num_stages=4))
+        four = pipe.pids
+        assert four[:2] == two
+        pipe.run(batch, repeats=1)
+        pipe.replan(pipelab.split_at(traced, [1]))
+        assert pipe.pids == two
+        torch.testing.assert_close(pipe(batch), traced_model(traced)(batch))
+    assert pipe.pids == ()
+    assert not any(psutil.pid_exists(pid) for pid in four)
+
+
+def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> None:
+    seen = []
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
+        pipe.on_progress = lambda done, total: seen.append((done, total))
+        report = pipe.run(batch, num_microbatches=4, repeats=3)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert len(report.steps_s) == 3
+    assert report.batch_size == 8
+    assert report.baseline_s > 0
+    assert len(report.peak_memory_bytes) == 3
+    assert report.environment["device_text"].startswith("3 ranks on the CPU")
+    events = report.timeline.events
+    assert min(event.start_s for event in events) == 0
+    for rank in range(3):
+        of_rank = [event for event in events if event.rank == rank]
+        assert [e.microbatch for e in of_rank if e.kind == "F"] == [0, 1, 2, 3]
+        assert {e.kind for e in of_rank} == {"wait", "recv", "F", "send"} if rank else {"recv", "F", "send", "wait"}
+        for before, after in zip(of_rank, of_rank[1:], strict=False):
+            assert before.end_s <= after.start_s  # one thing at a time
+    for microbatch in range(4):  # on one clock, a stage computes a micro-batch after the stage before it
+        ends = [e for rank in range(3) for e in events if (e.rank, e.microbatch, e.kind) == (rank, microbatch, "F")]
+        assert all(a.end_s <= b.start_s for a, b in zip(ends, ends[1:], strict=False))
+
+
+def test_any_batch_by_any_number_of_microbatches(traced: pipelab.Trace) -> None:
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as pipe:
+        for rows, parts in ((1, 1), (3, 2), (11, 4), (8, None)):
+            x = torch.randn(rows, 4)
+            report = pipe.run(x, num_microbatches=parts, repeats=1)
+            torch.testing.assert_close(report.output, traced_model(traced)(x))
+
+
+def test_outputs_stay_what_they_were(traced: pipelab.Trace) -> None:
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as pipe:
+        first = pipe(torch.ones(8, 4))
+        kept = first.clone()
+        pipe(torch.zeros(8, 4))
+        assert torch.equal(first, kept)
+
+
+class Counter(nn.Module):
+    """Writes to its buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(1))
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total.add_(1)
+        return self.layer(x)
+
+
+def test_users_model_is_not_written_to_and_follows_its_own_weights() -> None:
+    model = Counter().eval()
+    traced = pipelab.trace(model, torch.zeros(4, 4))
+    for _ in range(2):
+        with pipelab.start(traced, pipelab.split_at(traced, traced.graph.legal)) as pipe:
+            pipe.run(torch.zeros(4, 4), repeats=2)
+    assert model.total.item() == 0
+    with torch.no_grad():
+        model.layer.bias.fill_(7.0)
+        model.layer.weight.zero_()
+    with pipelab.start(traced, pipelab.split_at(traced, traced.graph.legal)) as pipe:
+        assert torch.equal(pipe(torch.zeros(4, 4)), torch.full((4, 4), 7.0))
+
+
+def test_empty_last_stage_is_left_out_and_said(traced: pipelab.Trace, batch: Tensor) -> None:
+    plan = pipelab.Plan(traced.graph, (2, len(traced.graph.ops)))
+    with pytest.warns(UserWarning, match="is empty and is left out: 2 stages run"):
+        pipe = pipelab.start(traced, plan)
+    with pipe:
+        assert len(pipe.pids) == 2
+        torch.testing.assert_close(pipe(batch), traced_model(traced)(batch))
+
+
+def test_what_cannot_run_is_refused_before_any_process_is_touched(traced: pipelab.Trace, batch: Tensor) -> None:
+    other = pipelab.trace(zoo.Mlp().eval(), batch)
+    children = psutil.Process().children(recursive=True)
+    with pytest.raises(SplitError, match="another trace"):
+        pipelab.start(traced, pipelab.uniform(other, num_stages=2))
+    with pytest.raises(LaunchError, match="'cuda:9' cannot be used"):
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cuda:9")
+    with torch.device("meta"):
+        empty = pipelab.trace(zoo.Mlp().eval(), torch.zeros(8, 4))
+    with pytest.raises(LaunchError, match="without weights"):
+        pipelab.start(empty, pipelab.uniform(empty, num_stages=2))
+    assert psutil.Process().children(recursive=True) == children
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as pipe:
+        ran = pipe.pids
+        for bad in (torch.zeros(8, 5), torch.zeros(8, 4, dtype=torch.float64), torch.zeros(0, 4)):
+            with pytest.raises(InputError):
+                pipe.run(bad)
+        with pytest.raises(InputError, match="between 1 and the batch of 8"):
+            pipe.run(batch, num_microbatches=9)
+        with pytest.raises(InputError, match="repeats"):
+            pipe.run(batch, repeats=0)
+        assert pipe.pids == ran
+        torch.testing.assert_close(pipe(batch), traced_model(traced)(batch))
+
+
+def test_closed_pipeline_says_so(traced: pipelab.Trace, batch: Tensor) -> None:
+    pipe = pipelab.start(traced, pipelab.uniform(traced, num_stages=2))
+    pipe.close()
+    pipe.close()
+    assert "closed" in repr(pipe)
+    with pytest.raises(LaunchError, match="closed"):
+        pipe(batch)
+
+
+def test_nothing_is_left_after_close_or_without_it(traced: pipelab.Trace, batch: Tensor) -> None:
+    plan = pipelab.uniform(traced, num_stages=3)
+    with pipelab.start(traced, plan) as pipe:  # the server and its channel stay
+        pipe.run(batch, repeats=1)
+    gc.collect()
+    me = psutil.Process()
+    before = me.num_fds(), set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    pipe = pipelab.start(traced, plan)
+    pipe.run(batch, repeats=1)
+    pids = pipe.pids
+    del pipe  # forgotten
+    gc.collect()
+    with pytest.raises(RuntimeError), pipelab.start(traced, plan) as pipe:
+        pids += pipe.pids
+        raise RuntimeError("in the block")
+    gc.collect()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    after = me.num_fds(), set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    assert after == before
+
+
+def test_two_pipelines_at_once(traced: pipelab.Trace, batch: Tensor) -> None:
+    with (
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as one,
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=3)) as two,
+    ):
+        assert torch.equal(one(batch), two(batch))
