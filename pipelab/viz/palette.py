@@ -9,7 +9,7 @@ STAGE_COLOURS = (
     "#879ae3", "#b69c46", "#38b4a4", "#bb88cb", "#d78098", "#7daf6a", "#45acd4", "#d68861",
 )  # fmt: skip
 TEXT = "#000000"
-EDGE = "#7a7f87"
+EDGE = "#73787f"
 WAIT = "#e3e5e8"
 
 

@@ -1,0 +1,50 @@
+"""The bars of `stage_sizes` are the plan's numbers."""
+
+import pytest
+from graphs import gpt2_graph, mlp_graph
+from matplotlib.figure import Figure
+
+from pipelab.policies import equal_size, uniform
+from pipelab.units import format_bytes
+from pipelab.viz import stage_sizes
+from pipelab.viz.palette import stage_colour
+
+GPT2 = gpt2_graph(12, hidden=64, vocab=100, batch=2, length=8)
+
+
+def test_the_bars_are_weights_activations_and_what_is_sent() -> None:
+    plan = uniform(GPT2, num_stages=3)
+    (ax,) = stage_sizes(plan).axes
+    widths = [patch.get_width() for patch in ax.patches]
+    expected = []
+    for stage in plan.stages:
+        expected += [stage.param_bytes + stage.buffer_bytes, stage.activation_bytes]
+        expected += [boundary.num_bytes for boundary in plan.boundaries if boundary.index == stage.index]
+    assert widths == expected
+    assert [text.get_text() for text in ax.texts] == [format_bytes(width) for width in expected]
+
+
+def test_each_stage_has_its_colour_and_its_name() -> None:
+    (ax,) = stage_sizes(uniform(GPT2, num_stages=3)).axes
+    from matplotlib.colors import to_hex
+
+    assert [to_hex(ax.patches[index].get_facecolor()) for index in (0, 3, 6)] == [stage_colour(k) for k in range(3)]
+    assert ax.get_yticklabels()[0].get_text() == "stage 0: embed, h.0–3\n272 k parameters"
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 16])
+def test_any_number_of_stages_can_be_drawn(num_stages: int) -> None:
+    data, size = stage_sizes(uniform(mlp_graph(16), num_stages=num_stages))._repr_png_()
+    assert data.startswith(b"\x89PNG") and size["width"] == 648
+
+
+def test_an_empty_stage_is_drawn_as_empty() -> None:
+    (ax,) = stage_sizes(equal_size(mlp_graph(3), num_stages=4)).axes
+    assert ax.get_yticklabels()[3].get_text() == "stage 3: empty\n0 parameters"
+
+
+def test_it_draws_on_axes_of_the_caller() -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert stage_sizes(uniform(GPT2, num_stages=2), ax=right) is figure
+    assert right.patches and not left.patches
