@@ -12,7 +12,8 @@ SOURCES := pipelab tests conftest.py $(wildcard benchmarks)
 .DEFAULT_GOAL := lab
 
 lab: .venv/lab-installed
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_first_pipeline.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/01_first_pipeline.ipynb \
+	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: check programs
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300
