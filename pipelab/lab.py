@@ -3,7 +3,7 @@
 import threading
 import weakref
 
-from pipelab.errors import Cancelled, InputError, PipelabError
+from pipelab.errors import Cancelled, InputError
 from pipelab.launch.controller import Pipeline, start
 from pipelab.plan import Plan
 from pipelab.report import Report
@@ -57,7 +57,6 @@ class _Runner:
     def __init__(self, traced: Trace) -> None:
         self._traced = traced
         self._pipe: Pipeline | None = None
-        self._plan: Plan | None = None
         self._cancelled = threading.Event()
         self._busy = threading.RLock()
         self._idle: threading.Timer | None = None
@@ -71,11 +70,6 @@ class _Runner:
                 pipe = self._ready(plan, progress)
                 pipe.on_progress = lambda done, total: progress(f"Step {done} of {total}", done / total)
                 return pipe.run(*self._traced.args, num_microbatches=num_microbatches, **self._traced.kwargs)
-            except (Cancelled, InputError, KeyboardInterrupt):
-                raise  # the ranks are as they were
-            except PipelabError:
-                self._end()  # after a failure the next run starts afresh
-                raise
             finally:
                 self._start_idling()
 
@@ -97,16 +91,16 @@ class _Runner:
         if self._pipe is None:
             progress("Starting 1 process…" if plan.num_stages == 1 else f"Starting {plan.num_stages} processes…", 0.0)
             self._pipe = start(self._traced, plan)
-        elif self._plan is None or plan.cuts != self._plan.cuts:
+        elif plan.cuts != self._pipe.plan.cuts:
             progress("Loading the new split…", 0.0)
             self._pipe.replan(plan)
-        self._plan = plan
         if self._cancelled.is_set():
             raise Cancelled("The run was cancelled before its first step.")
+        progress("Measuring: the unsplit model, then the stages…", 0.0)
         return self._pipe
 
     def _end(self) -> None:
-        pipe, self._pipe, self._plan = self._pipe, None, None
+        pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
 

@@ -313,18 +313,17 @@ export function placeBoxes(centres, box, gap, width) {
 function boxGrid(count, width, ruler) {
   const sizes = Math.max(ruler.width("88.8 MB", 12), ruler.width("88", 12, 600) + ruler.width("largest", 11, 600) + 6);
   const least = Math.ceil(sizes) + 16;
-  const heading = ruler.width("Stage 88", 12, 600) + ruler.width("▲ largest", 11, 600);
-  const wide = Math.ceil(Math.max(heading, ruler.width("88.8 M", 13) + ruler.width("88.8 MB", 12))) + 32;
+  const wide = Math.ceil(ruler.width("88.8 M", 13) + ruler.width("88.8 MB", 12)) + 32;
+  const named = Math.ceil(ruler.width("Stage 88", 12, 600) + ruler.width("▲ largest", 11, 600)) + 30;
+  const grid = (rows, columns, box) => ({ rows, columns, box, gap, narrow: box < wide, named: box >= named });
   const gap = Math.ceil(ruler.width("88.8 MB", 11)) + 12;
   const most = Math.floor((width - (count - 1) * gap) / count);
   if (most >= least) {
-    const box = Math.min(most, Math.max(wide, Math.min(184, Math.floor(0.72 * most))));
-    return { rows: 1, columns: count, box, gap, narrow: box < wide };
+    return grid(1, count, Math.min(most, Math.max(named, Math.min(184, Math.floor(0.72 * most)))));
   }
   const rows = Math.ceil(count / Math.floor(width / (least + gap)));
   const columns = Math.ceil(count / rows);
-  const box = Math.floor(width / columns) - gap;
-  return { rows, columns, box, gap, narrow: box < wide };
+  return grid(rows, columns, Math.floor(width / columns) - gap);
 }
 
 // --- panes ------------------------------------------------------------------------------------------------------
@@ -487,14 +486,14 @@ class Stages {
 
   paintBox(node, stage, [x, y], largest) {
     const { colours, model, ruler } = this.view;
-    const { narrow } = this.grid;
+    const { narrow, named } = this.grid;
     const [name, mark, params, bytes, holds] = node.children;
     const labels = model.labels(stage);
     node.style.transform = `translate(${x.toFixed(2)}px, ${y}px)`;
     node.style.setProperty("--pl-stage", colours[stage.index % colours.length]);
     node.classList.toggle("pl-largest", largest);
-    name.textContent = narrow ? `${stage.index}` : `Stage ${stage.index}`;
-    mark.textContent = largest ? (narrow ? "largest" : "▲ largest") : "";
+    name.textContent = named ? `Stage ${stage.index}` : `${stage.index}`;
+    mark.textContent = largest ? (named ? "▲ largest" : "largest") : "";
     params.textContent = formatCount(stage.params);
     bytes.textContent = formatBytes(stage.bytes);
     holds.textContent = narrow ? "" : ruler.fit(labels, this.grid.box - 22);
@@ -735,7 +734,8 @@ class Controls {
       field("Stages", this.stages.node),
       field("Micro-batches", this.microbatches.node),
       field("Split", policies),
-      el("div", { class: "pl-field pl-run-field" }, this.refusal, this.run),
+      this.run,
+      this.refusal,
     );
   }
 
@@ -781,6 +781,7 @@ class Controls {
     this.run.disabled = Boolean(view.refusal) || (running && view.run.cancellable === false);
     this.run.title = running && view.run.cancellable === false ? "Started by a cell: interrupt the kernel to stop it" : "";
     this.refusal.textContent = view.refusal;
+    this.refusal.hidden = !view.refusal;
   }
 }
 
@@ -1009,8 +1010,9 @@ class View {
         this.cuts = this.cuts.with(index, found);
         this.changed();
         this.sendSoon();
+        this.paint();
       }
-      this.paint();
+      this.ribbon.node.classList.add("pl-dragging");
       this.ribbon.showTip(this.cuts, index);
     });
   }

@@ -1,0 +1,199 @@
+"""The explorer in a real JupyterLab: the widget, the kernel and the ranks together."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import chromium, watch
+from lab_server import CELL_MS, Notebook, jupyterlab, write_notebook
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.jupyterlab
+
+SETUP = """
+import json, torch, pipelab
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 64)
+    def forward(self, x):
+        return x + torch.relu(self.inner(x))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(12))
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+model, x = Net().eval(), torch.randn(8, 64)
+traced = pipelab.trace(model, x)
+"""
+SHOW = """
+values = []
+explorer = pipelab.explore(traced, num_stages=4)
+explorer.observe(lambda change: values.append(change["new"]), "value")
+explorer
+"""
+TELL = "print(json.dumps([explorer.cuts, explorer.value, len(values)]))"
+CHECK = (
+    "torch.testing.assert_close(explorer.report.output, model(x)); print(explorer.report.plan.cuts == explorer.cuts)"
+)
+BUSY = "import time\nstop = time.monotonic() + 3\nwhile time.monotonic() < stop: pass"
+LONG = """
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2048, 2048) for _ in range(8))
+    def forward(self, x):
+        for layer in self.layers:
+            for _ in range(16):
+                x = torch.tanh(layer(x))
+        return x
+
+slow = pipelab.explore(pipelab.trace(Slow().eval(), torch.randn(64, 2048)), num_stages=2)
+slow
+"""
+CLOSE = "explorer.close(); slow.close(); print('closed')"
+CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, CLOSE]
+SETUP_CELL, SHOW_CELL, TELL_CELL, CHECK_CELL, BUSY_CELL, LONG_CELL, CLOSE_CELL = range(len(CELLS))
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """One notebook with an explorer, for all tests of this module; nothing may go to the network."""
+    root = tmp_path_factory.mktemp("lab")
+    write_notebook(root / "demo.ipynb", CELLS)
+    with chromium() as browser, jupyterlab(root) as address:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        found = watch(page)
+        notebook = Notebook.open(page, address, "demo.ipynb")
+        notebook.run(SETUP_CELL)
+        notebook.run(SHOW_CELL)
+        expect(explorer_of(page)).to_be_visible(timeout=CELL_MS)
+        yield notebook
+        notebook.run(CLOSE_CELL)
+        page.close()
+        assert found == []
+
+
+@pytest.fixture(autouse=True)
+def screenshot(request: pytest.FixtureRequest, notebook: Notebook, tmp_path: Path) -> Iterator[None]:
+    """A picture of the page when a test fails."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        notebook.page.screenshot(path=str(tmp_path / "failed.png"))
+
+
+def explorer_of(page: Page) -> Locator:
+    return page.locator(".pl-explorer[data-ready='1']").first
+
+
+def split(notebook: Notebook, index: int) -> Locator:
+    handle = explorer_of(notebook.page).locator("[role=slider]").nth(index)
+    handle.scroll_into_view_if_needed()
+    return handle
+
+
+def told(notebook: Notebook) -> tuple[list[int], list[int], int]:
+    """What the kernel holds, once it has heard all: ipywidgets sends one change at a time, cells go between."""
+    for _ in range(10):
+        cuts, value, count = json.loads(notebook.ask(TELL_CELL).splitlines()[-1])
+        if value == shown(notebook):
+            break
+    return cuts, value, count
+
+
+def shown(notebook: Notebook) -> list[int]:
+    handles = explorer_of(notebook.page).locator("[role=slider]").all()
+    return [int(handle.get_attribute("aria-valuenow") or -1) for handle in handles]
+
+
+def drag(notebook: Notebook, index: int, dx: float) -> None:
+    page = notebook.page
+    box = split(notebook, index).locator(".pl-grip").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + 10, steps=60)
+    page.mouse.up()
+
+
+def test_a_drag_reaches_the_kernel(notebook: Notebook) -> None:
+    before, _, count = told(notebook)
+    drag(notebook, 0, 90)
+    cuts, value, after = told(notebook)
+    assert cuts == value == shown(notebook)
+    assert cuts[0] > before[0]
+    assert after == count + 1
+
+
+def test_arrow_keys_reach_the_kernel(notebook: Notebook) -> None:
+    before, _, count = told(notebook)
+    split(notebook, 2).press("ArrowLeft")
+    split(notebook, 2).press("ArrowLeft")
+    cuts, value, after = told(notebook)
+    assert cuts == value == shown(notebook)
+    assert cuts[2] < before[2]
+    assert after == count + 2
+
+
+def test_d_d_on_a_divider_deletes_no_cell(notebook: Notebook) -> None:
+    count = notebook.num_cells
+    split(notebook, 1).press("d")
+    split(notebook, 1).press("d")
+    explorer_of(notebook.page).get_by_role("button", name="Uniform").focus()
+    notebook.page.keyboard.press("d")
+    notebook.page.keyboard.press("d")
+    assert notebook.num_cells == count
+
+
+def test_dragging_works_while_a_cell_runs(notebook: Notebook) -> None:
+    notebook.run(BUSY_CELL, wait=False)
+    before = shown(notebook)
+    drag(notebook, 1, -90)
+    assert shown(notebook) != before
+    cuts, value, _ = told(notebook)
+    assert cuts == value == shown(notebook)
+
+
+def test_run_measures_and_the_output_is_the_models(notebook: Notebook) -> None:
+    explorer = explorer_of(notebook.page)
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".pl-timeline")).to_be_visible(timeout=CELL_MS)
+    expect(explorer.locator(".pl-verdict")).to_contain_text("per step")
+    expect(explorer.locator(".pl-timeline-svg")).to_contain_text("rank 3")
+    assert notebook.ask(CHECK_CELL) == "True"
+    drag(notebook, 0, -60)
+    expect(explorer.locator(".pl-stale")).to_have_text("measured for the previous split")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".pl-stale")).to_have_text("", timeout=CELL_MS)
+    assert notebook.ask(CHECK_CELL) == "True"
+
+
+def test_cancel_stops_a_run_and_the_next_one_works(notebook: Notebook) -> None:
+    notebook.run(LONG_CELL)
+    slow = notebook.page.locator(".pl-explorer[data-ready='1']").nth(1)
+    slow.scroll_into_view_if_needed()
+    slow.get_by_role("button", name="Run").click()
+    expect(slow.locator(".pl-verdict")).to_contain_text("Measuring", timeout=CELL_MS)
+    slow.get_by_role("button", name="Cancel").click()
+    expect(slow.locator(".pl-verdict.pl-cancelled")).to_be_visible(timeout=CELL_MS)
+    expect(slow.locator(".pl-timeline")).to_be_hidden()
+    slow.get_by_role("button", name="Run").click()
+    expect(slow.locator(".pl-timeline")).to_be_visible(timeout=CELL_MS)
+
+
+def test_it_follows_the_dark_theme(notebook: Notebook) -> None:
+    ground = "(node) => getComputedStyle(node).backgroundColor"
+    light = explorer_of(notebook.page).evaluate(ground)
+    notebook.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
+    notebook.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
+    assert explorer_of(notebook.page).evaluate(ground) != light
