@@ -47,10 +47,10 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 def layer_of(name: str) -> str | None:
-    """The layer or third-party package an import belongs to; None for the standard library."""
+    """The layer or third-party package an import belongs to; None for what anybody may import."""
     top, *rest = name.split(".")
-    if top == "pipelab":
-        return LAYER.get(rest[0], "lab") if rest else "lab"
+    if top == "pipelab":  # alone it loads nothing
+        return LAYER.get(rest[0], "lab") if rest else None
     return None if top in sys.stdlib_module_names else top
 
 
