@@ -26,7 +26,7 @@ class Counters:
     """
 
     def __init__(self, segment: Segment) -> None:
-        self._segment = segment
+        self.segment = segment
         self._words = segment.words
 
     @staticmethod

@@ -8,7 +8,8 @@ from weakref import WeakSet
 class Closable(Protocol):
     """Something that holds descriptors."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close them in this process."""
 
 
 _held: WeakSet[Closable] = WeakSet()

@@ -68,6 +68,12 @@ class Segment:
         except OSError as error:
             raise LaunchError(_no_memory(num_bytes, what, f"the system refused ({error})")) from error
 
+    def __enter__(self) -> "Segment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def storage(self, placed: "Placed") -> Tensor:
         """The bytes of one tensor."""
         return self.bytes[placed.offset : placed.offset + placed.spec.num_bytes]

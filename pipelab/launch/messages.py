@@ -82,7 +82,9 @@ class LinkEnd:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Hold this stage from now on. Descriptors: counters, then of source and sink the segment and, of a link, the socket.
+    """Hold this stage from now on.
+
+    Descriptors: of the counters, then of the source and of the sink a segment and, where it is a link, a socket.
 
     Attributes:
         rank: Which rank this is.

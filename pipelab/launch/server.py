@@ -1,110 +1,129 @@
-"""The preloaded server: imports torch once, starts ranks on request, reaps them, and ends with its owner.
+"""The process that ranks are forked from: `python -m pipelab.launch.server <descriptor>`.
 
-It is a process session of its own and ignores SIGINT: Jupyter interrupts the kernel's whole process group.
-It runs no op, so that a fork of it carries no thread and no CUDA context. On Linux ranks are forked from it
-(0.03 s); elsewhere, where a fork of a process that loaded torch is not safe, they are started afresh.
-
-    python -m pipelab.launch.server FD
+It has imported torch once, so that a rank is ready in milliseconds. It forks ranks on request, says when
+one has ended, and ends with its owner. It starts no threads, runs no op and touches no GPU: a fork copies
+neither. With `--spawn` it starts ranks afresh, for systems where a fork of torch is not safe.
 """
 
-import contextlib
+import gc
 import os
-import selectors
+import select
 import signal
 import socket
-import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Sequence
 
-from pipelab.launch import rank
-from pipelab.launch.channel import Channel, Closed
-
-FORKS = sys.platform == "linux"
+from pipelab.launch.channel import Channel, Gone
+from pipelab.launch.messages import Broken, Exited, Fork, Forked, Kill
 
 
 class Server:
-    """The server's side of the conversation with one controller process.
+    """Forks ranks and reaps them.
 
     Args:
-        channel: Where requests come from.
-        forks: Whether ranks are forked rather than started afresh.
+        channel: To the owner.
+        become_rank: Runs a rank in this process, given its descriptors; None to start ranks afresh.
     """
 
-    def __init__(self, channel: Channel, *, forks: bool) -> None:
-        self.channel = channel
-        self.forks = forks
-        self.ranks: set[int] = set()
+    def __init__(self, channel: Channel, become_rank: Callable[[int, int], None] | None) -> None:
+        self._channel = channel
+        self._become_rank = become_rank
+        self._pids: set[int] = set()
+        self._wake, self._woken = socket.socketpair()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
 
     def serve(self) -> None:
-        """Answer requests until the owner is gone, then end every rank."""
-        reading, writing = socket.socketpair()
-        for end in (reading, writing):
-            end.setblocking(False)
-        signal.set_wakeup_fd(writing.fileno())
+        """Do what the owner asks until it is gone, then end every rank."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        selector = selectors.DefaultSelector()
-        selector.register(self.channel, selectors.EVENT_READ)
-        selector.register(reading, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._woken.fileno())
+        poll = select.poll()
+        for end in (self._channel, self._wake):
+            poll.register(end, select.POLLIN)
         try:
             while True:
-                for key, _ in selector.select():
-                    if key.fileobj is reading:
-                        with contextlib.suppress(BlockingIOError):
-                            reading.recv(4096)
-                        self._reap()
+                for descriptor, _ in poll.poll():
+                    if descriptor == self._channel.fileno():
+                        self._handle(*self._channel.receive())
                     else:
-                        self._answer()
-        except Closed:
-            self._kill(self.ranks)
+                        self._wake.recv(4096)
+                        self._reap()
+        except Gone:
+            self._kill(self._pids)
 
-    def _answer(self) -> None:
-        (verb, pids), descriptors = self.channel.receive()
-        if verb == "kill":
-            self._kill(self.ranks & set(pids))
+    def _handle(self, message: Fork | Kill, descriptors: Sequence[int]) -> None:
+        if isinstance(message, Kill):
+            self._kill(self._pids & set(message.pids))
             return
-        (descriptor,) = descriptors
-        pid = self._fork(descriptor) if self.forks else self._spawn(descriptor)
-        os.close(descriptor)
-        self.ranks.add(pid)
-        self.channel.send(("started", pid))
+        pid = self._fork(descriptors) if self._become_rank else _spawn(descriptors)
+        self._pids.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._channel.send(Forked(message.number, pid))
 
-    def _fork(self, descriptor: int) -> int:
+    def _fork(self, descriptors: Sequence[int]) -> int:
         pid = os.fork()
-        if pid:
-            return pid
-        status = 1
+        if pid == 0:
+            self._be_rank(descriptors)
+        return pid
+
+    def _be_rank(self, descriptors: Sequence[int]) -> None:
+        """The life of a forked rank; what it inherited of the server is put away first."""
+        code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self.channel.close()
-            rank.main(descriptor)
-            status = 0
+            self._wake.close()
+            self._woken.close()
+            assert self._become_rank is not None
+            self._become_rank(*descriptors)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(status)
-
-    def _spawn(self, descriptor: int) -> int:
-        command = [sys.executable, "-m", "pipelab.launch.rank", str(descriptor)]
-        process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
-        process.returncode = 0  # reaped below, with the others
-        return process.pid
-
-    def _reap(self) -> None:
-        for pid in tuple(self.ranks):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self.ranks.discard(pid)
-                self.channel.send(("ended", (pid, os.waitstatus_to_exitcode(status))))
+            os._exit(code)
 
     def _kill(self, pids: set[int]) -> None:
+        # Only children not reaped yet are listed, so none of these numbers belongs to anybody else.
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is still that process
+            os.kill(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        for pid in tuple(self._pids):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._pids.discard(pid)
+                self._channel.send(Exited(pid, os.waitstatus_to_exitcode(status)))
 
 
-def main() -> None:
-    """Serve over the inherited descriptor."""
+def _spawn(descriptors: Sequence[int]) -> int:
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    command = [sys.executable, "-P", "-m", "pipelab.launch.rank", *map(str, descriptors)]
+    return os.posix_spawn(command[0], command, os.environ)
+
+
+def main(descriptor: int, *, spawn: bool) -> None:
+    """Serve the owner at the other end of a socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    Server(channel, forks=FORKS and "--spawn" not in sys.argv).serve()
+    os.set_inheritable(descriptor, False)
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        become_rank = None if spawn else _load_rank()
+    except BaseException:
+        channel.send(Broken(traceback.format_exc()))
+        raise
+    Server(channel, become_rank).serve()
+
+
+def _load_rank() -> Callable[[int, int], None]:
+    from pipelab.launch import rank
+
+    # A collection in a rank would touch, and so copy, every object that it shares with the server.
+    gc.freeze()
+    return rank.main
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), spawn="--spawn" in sys.argv[2:])

@@ -1,0 +1,49 @@
+"""How much memory a rank holds, and the most it held since the last look."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_FORGET_PEAK = "5"
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin a new measurement."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR.exists():
+        # Some containers forbid it; the peak is then that of the process's life.
+        with suppress(OSError):
+            _CLEAR.write_text(_FORGET_PEAK)
+
+
+def peak_bytes(device: torch.device, idle_bytes: int) -> int:
+    """The most memory held since `reset_peak`: of the GPU, or of this process beyond what it held when idle."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return max(0, _highest_bytes() - idle_bytes)
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now."""
+    return _status("VmRSS") if _STATUS.exists() else _highest_bytes()
+
+
+def _highest_bytes() -> int:
+    if _STATUS.exists():
+        return _status("VmHWM")
+    import resource
+
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else highest * 1024
+
+
+def _status(key: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,159 @@
+"""Runs jobs on a group of ranks: starts them, loads them, steps them, and starts them again after a death."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipelab.errors import LaunchError, StageError
+from pipelab.events import Event, Timeline, ordered
+from pipelab.launch.client import current_server
+from pipelab.launch.devices import Devices
+from pipelab.launch.failures import explain
+from pipelab.launch.group import Group, Patience, RankDied, RankRaised, RankStalled, Request
+from pipelab.launch.job import Job, fill, read
+from pipelab.launch.memory import Weights
+from pipelab.launch.messages import Done, RankEvent, Reply, Step
+from pipelab.launch.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did.
+
+    Attributes:
+        timeline: Who did what when.
+        peak_memory_bytes: Per rank.
+    """
+
+    timeline: Timeline
+    peak_memory_bytes: tuple[int, ...]
+
+
+class Runner:
+    """A group of ranks, and what it holds. Started by the first `load`.
+
+    Args:
+        weights: Of the model.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._group: Group | None = None
+        self._wiring: Wiring | None = None
+        self._job: Job | None = None
+        self._num_steps = 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids by rank; none while no ranks are there."""
+        return self._group.pids if self._group else ()
+
+    def start(self, num_ranks: int, check: Callable[[], None]) -> None:
+        """Have this many ranks.
+
+        Args:
+            num_ranks: How many.
+            check: Called while waiting; may raise.
+
+        Raises:
+            LaunchError: They cannot be started.
+        """
+        if self._group is not None and not self._group.alive:
+            self._group.kill()
+            self._group = None
+        if self._group is None:
+            self._group = Group(current_server(), self._weights)
+            self._job = None
+        if len(self._group.pids) != num_ranks:
+            self._job = None
+            self._group.resize(num_ranks, check)
+
+    def load(self, job: Job, devices: Devices, patience: Patience, check: Callable[[], None]) -> None:
+        """Have the ranks hold this job; does nothing where they do.
+
+        Raises:
+            LaunchError: They cannot.
+        """
+        self.start(job.num_ranks, check)
+        if job is self._job:
+            return
+        self._job = None
+        wiring = Wiring.lay(job)
+        if self._wiring is not None:
+            self._wiring.close()
+        self._wiring = wiring
+        with wiring.loads(job, devices) as requests:
+            try:
+                self._ask(job, requests, patience)
+            except StageError as error:
+                raise LaunchError(f"The stages could not be loaded. {error}") from error
+        self._job = job
+
+    def fill(self, inputs: Sequence[Tensor]) -> None:
+        """Put a batch before the first stage."""
+        job, wiring = self._loaded()
+        fill(wiring.inputs, job.inputs, inputs)
+
+    def step(self, patience: Patience) -> StepRecord:
+        """Run all micro-batches once.
+
+        Raises:
+            Cancelled: It was stopped.
+            StageError: A rank failed.
+        """
+        job, wiring = self._loaded()
+        wiring.counters.resume()
+        self._num_steps += 1
+        replies = self._ask(job, [(Step(self._num_steps), ())] * job.num_ranks, patience)
+        done = [reply for reply in replies if isinstance(reply, Done)]
+        timeline = _timeline([reply.events for reply in done], len(job.sizes))
+        return StepRecord(timeline, tuple(reply.peak_memory_bytes for reply in done))
+
+    def outputs(self) -> list[Tensor]:
+        """The merged outputs of the last step, copied."""
+        job, wiring = self._loaded()
+        return read(wiring.outputs, job.outputs)
+
+    def close(self) -> None:
+        """End the ranks, and wait until they are gone."""
+        if self._group is not None:
+            self._group.kill()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of everything; the ranks end by themselves. Takes no lock, so that a finalizer may call it."""
+        if self._group is not None:
+            self._group.abandon()
+        if self._wiring is not None:
+            self._wiring.close()
+        self._group = self._wiring = self._job = None
+
+    def _loaded(self) -> tuple[Job, Wiring]:
+        assert self._job is not None, "load comes first"
+        assert self._wiring is not None, "load comes first"
+        return self._job, self._wiring
+
+    def _ask(self, job: Job, requests: Sequence[Request], patience: Patience) -> list[Reply]:
+        assert self._group is not None, "start comes first"
+        assert self._wiring is not None, "the wiring comes first"
+        try:
+            return self._group.ask(requests, self._wiring.counters, patience)
+        except (RankDied, RankRaised, RankStalled) as failure:
+            raise explain(job, failure, patience.stall_s) from None
+
+
+def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int) -> Timeline:
+    """The events of all ranks on one clock, which begins when the first rank takes its first input.
+
+    Before that the others wait for a step that has not begun.
+    """
+    zero_ns = min(event.start_ns for events in by_rank for event in events if event.kind != "wait")
+    events = [
+        Event(rank, rank, event.microbatch, event.kind, start_s, end_s, event.num_bytes)
+        for rank, of_rank in enumerate(by_rank)
+        for event in of_rank
+        for start_s, end_s in [(max(event.start_ns - zero_ns, 0) * 1e-9, (event.end_ns - zero_ns) * 1e-9)]
+        if end_s > start_s
+    ]
+    return Timeline(ordered(events), len(by_rank), len(by_rank), num_microbatches)
