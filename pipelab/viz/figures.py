@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_DPI = 144
+_DPI = 96
 
 
 class NotebookFigure(Figure):
@@ -15,9 +15,9 @@ class NotebookFigure(Figure):
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         buffer = io.BytesIO()
         # Drawn at twice the resolution and shown at the figure's own size: sharp on any screen.
-        self.savefig(buffer, format="png", dpi=_DPI)
+        self.savefig(buffer, format="png", dpi=2 * _DPI)
         width, height = self.get_size_inches()
-        return buffer.getvalue(), {"width": round(width * _DPI / 2), "height": round(height * _DPI / 2)}
+        return buffer.getvalue(), {"width": round(width * _DPI), "height": round(height * _DPI)}
 
 
 def axes_for(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:

@@ -35,7 +35,7 @@ def test_each_stage_has_its_colour_and_its_name() -> None:
 @pytest.mark.parametrize("num_stages", [1, 2, 16])
 def test_any_number_of_stages_can_be_drawn(num_stages: int) -> None:
     data, size = stage_sizes(uniform(mlp_graph(16), num_stages=num_stages))._repr_png_()
-    assert data.startswith(b"\x89PNG") and size["width"] == 648
+    assert data.startswith(b"\x89PNG") and size["width"] == 864
 
 
 def test_an_empty_stage_is_drawn_as_empty() -> None:
