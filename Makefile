@@ -42,14 +42,15 @@ check: .venv/test-installed
 # The browser tests need Chromium, a figure test the dot program of Graphviz. What is missing is installed where
 # that is possible; otherwise the tests that need it are skipped, and this says so.
 programs:
-	@missing=""; \
-	for program in chromium dot; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	@has() { command -v $$1 >/dev/null || \
+	  { [ $$1 = chromium ] && { command -v chromium-browser || command -v google-chrome; } >/dev/null; }; }; \
+	missing=""; \
+	for program in chromium dot; do has $$program || missing="$$missing $$program"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing$$missing"; \
-	  packages=$$(echo "$$missing" | sed 's/dot/graphviz/'); \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$packages >/dev/null || true; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    $$(echo "$$missing" | sed 's/dot/graphviz/') >/dev/null || true; \
 	fi; \
 	for program in $$missing; do \
-	  command -v $$program >/dev/null || echo "Left out: the tests that need $$program, which is not installed."; \
+	  has $$program || echo "Left out: the tests that need $$program, which is not installed."; \
 	done

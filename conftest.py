@@ -1,19 +1,12 @@
-"""What all tests share: names for doctests, and which tests need a program this machine may lack."""
-
-import shutil
+"""What all tests share: the mark of notebooks, and names for doctests."""
 
 import pytest
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("notebook")
-        needs_browser = item.get_closest_marker("browser") or item.get_closest_marker("jupyterlab")
-        if needs_browser and CHROMIUM is None:
-            item.add_marker(pytest.mark.skip(reason="Chromium is not installed"))
 
 
 @pytest.fixture(autouse=True)
