@@ -63,14 +63,21 @@ class _Runner:
 
     def run(self, plan: Plan, num_microbatches: int, progress: Progress) -> Report:
         """Run one plan on the traced call's own inputs."""
-        self._cancelled.clear()
         with self._busy:
             self._stop_idling()
             try:
                 pipe = self._ready(plan, progress)
-                pipe.on_progress = lambda done, total: progress(f"Step {done} of {total}", done / total)
+                self._check()
+
+                def step(done: int, total: int) -> None:
+                    text = f"Step {done} of {total}" if done < total else "Running the unsplit model to compare…"
+                    progress(text if done else "Loading the stages…", done / total)
+                    self._check()
+
+                pipe.on_progress = step
                 return pipe.run(*self._traced.args, num_microbatches=num_microbatches, **self._traced.kwargs)
             finally:
+                self._cancelled.clear()
                 self._start_idling()
 
     def cancel(self) -> None:
@@ -92,12 +99,13 @@ class _Runner:
             progress("Starting 1 process…" if plan.num_stages == 1 else f"Starting {plan.num_stages} processes…", 0.0)
             self._pipe = start(self._traced, plan)
         elif plan.cuts != self._pipe.plan.cuts:
-            progress("Loading the new split…", 0.0)
             self._pipe.replan(plan)
-        if self._cancelled.is_set():
-            raise Cancelled("The run was cancelled before its first step.")
-        progress("Measuring: the unsplit model, then the stages…", 0.0)
         return self._pipe
+
+    def _check(self) -> None:
+        """Between two steps: an interrupt reaches only a pipeline that computes."""
+        if self._cancelled.is_set():
+            raise Cancelled("The run was cancelled; the processes stay.")
 
     def _end(self) -> None:
         pipe, self._pipe = self._pipe, None

@@ -183,7 +183,7 @@ def test_cancel_stops_a_run_and_the_next_one_works(notebook: Notebook) -> None:
     slow = notebook.page.locator(".pl-explorer[data-ready='1']").nth(1)
     slow.scroll_into_view_if_needed()
     slow.get_by_role("button", name="Run").click()
-    expect(slow.locator(".pl-verdict")).to_contain_text("Measuring", timeout=CELL_MS)
+    expect(slow.locator(".pl-verdict")).to_contain_text("Loading", timeout=CELL_MS)
     slow.get_by_role("button", name="Cancel").click()
     expect(slow.locator(".pl-verdict.pl-cancelled")).to_be_visible(timeout=CELL_MS)
     expect(slow.locator(".pl-timeline")).to_be_hidden()

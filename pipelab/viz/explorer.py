@@ -4,6 +4,7 @@ Python holds the traits and checks them; `static/explorer.js` draws, and compute
 """
 
 import base64
+import contextlib
 import io
 import threading
 import traceback
@@ -127,7 +128,7 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             LaunchError: Run is off, or a run is under way.
         """
-        return self._run(cancellable=False)
+        return self._run(self._take_runner(), cancellable=False)
 
     def save(self, path: str | Path) -> None:
         """Write a page that opens in any browser, without Python and network, and can be dragged."""
@@ -209,8 +210,8 @@ class Explorer(anywidget.AnyWidget):
     def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         match content.get("type"):
             case "run":
-                threading.Thread(target=self._run_quietly, name="pipelab-explorer-run", daemon=True).start()
-            case "cancel" if self._runner is not None:
+                self._run_in_background()
+            case "cancel" if self._runner is not None and self._running.locked():
                 self._runner.cancel()
             case "threshold":
                 self.send({"type": "threshold", **self._threshold(content["max_params"], content["num_stages"])})
@@ -227,25 +228,36 @@ class Explorer(anywidget.AnyWidget):
 
     # --- running ------------------------------------------------------------------------------------
 
-    def _run_quietly(self) -> None:
+    def _run_in_background(self) -> None:
+        """Run without blocking the kernel, so that dragging goes on and Cancel arrives."""
         try:
-            self._run(cancellable=True)
-        except Exception as error:
-            # The button has nobody to raise to: the verdict line shows every error, with its traceback.
+            runner = self._take_runner()
+        except LaunchError as error:
             self._run_state = _ended(error)
+            return
 
-    def _run(self, *, cancellable: bool) -> Report:
+        def work() -> None:
+            # Whatever goes wrong is told in the verdict line, with its traceback: there is nobody to raise to.
+            with contextlib.suppress(Exception):
+                self._run(runner, cancellable=True)
+
+        threading.Thread(target=work, name="pipelab-explorer-run", daemon=True).start()
+
+    def _take_runner(self) -> Runner:
+        """The runner, for one run: `_run` gives it back."""
         if self._runner is None:
             raise LaunchError(self._run_refusal)
         if not self._running.acquire(blocking=False):
             raise LaunchError("A run of this explorer is under way: wait for it, or press Cancel.")
+        return self._runner
 
+    def _run(self, runner: Runner, *, cancellable: bool) -> Report:
         def progress(text: str, fraction: float) -> None:
             self._run_state = {"phase": "running", "text": text, "fraction": fraction, "cancellable": cancellable}
 
         try:
             progress("Preparing the run…", 0.0)
-            report = self._runner.run(self.plan, self.num_microbatches, progress)
+            report = runner.run(self.plan, self.num_microbatches, progress)
             self._report_state = report_state(report)
             self.report = report
             self._run_state = {"phase": "done", "text": report.verdict}

@@ -1,6 +1,7 @@
 """The explorer's Python half: traits, refusals, running. No browser."""
 
 import base64
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -170,12 +171,29 @@ def test_a_failed_run_raises_and_is_told(error: BaseException, phase: str, text:
     assert explorer.run() is explorer.report
 
 
-def test_cancel_and_close_reach_the_runner() -> None:
-    runner = Runner()
+def test_cancel_reaches_the_runner_while_it_runs_and_close_always() -> None:
+    runner = Runner(during=lambda: explorer._hear(explorer, {"type": "cancel"}, []))
     explorer = make(runner)
     explorer._hear(explorer, {"type": "cancel"}, [])
+    explorer.run()
     explorer.close()
-    assert runner.told == ["cancel", "close"]
+    assert runner.told == ["run", "cancel", "close"]
+
+
+def test_the_button_runs_in_the_background_and_tells_how_it_ended() -> None:
+    explorer = make(Runner(during=raising(ZeroDivisionError("ours"))))
+    ended = threading.Event()
+    explorer.observe(lambda change: ended.set() if change["new"]["phase"] == "failed" else None, "_run_state")
+    explorer._hear(explorer, {"type": "run"}, [])
+    assert ended.wait(10)
+    assert explorer._run_state["text"] == "ZeroDivisionError: ours"
+    assert "raise_it" in explorer._run_state["details"]
+
+
+def test_the_button_says_why_there_is_no_run() -> None:
+    explorer = make()
+    explorer._hear(explorer, {"type": "run"}, [])
+    assert (explorer._run_state["phase"], explorer._run_state["text"]) == ("failed", "Off.")
 
 
 def test_a_threshold_is_answered() -> None:

@@ -811,7 +811,7 @@ class View {
     this.id = `pl-${Math.random().toString(36).slice(2, 10)}`;
     this.ruler = new Ruler();
     this.ruler.use(el);
-    this.level = LEVELS.find((level) => this.model.byLevel[level].length) ?? "op";
+    this.level = LEVELS.find((level) => this.model.byLevel[level].length >= this.traits.get("cuts").length) ?? "op";
     this.cuts = [...model.get("cuts")];
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.drag = null;

@@ -1,0 +1,122 @@
+"""`explore` with real ranks: when they start, when they stay, when they go."""
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+import pipelab
+from pipelab import lab
+from pipelab.errors import Cancelled, InputError, LaunchError
+from pipelab.tracing import Trace
+from pipelab.viz.explorer import Explorer
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(16, 16) for _ in range(6))).eval()
+
+
+@pytest.fixture(scope="module")
+def inputs() -> torch.Tensor:
+    return torch.randn(8, 16)
+
+
+@pytest.fixture(scope="module")
+def traced(model: nn.Module, inputs: torch.Tensor) -> Trace:
+    return pipelab.trace(model, inputs)
+
+
+def pids(explorer: Explorer) -> tuple[int, ...]:
+    runner = explorer._runner
+    assert isinstance(runner, lab._Runner)
+    return runner._pipe.pids if runner._pipe else ()
+
+
+def test_it_opens_uniformly_and_starts_nothing(traced: Trace) -> None:
+    explorer = pipelab.explore(traced, num_stages=2)
+    assert explorer.plan.cuts == pipelab.uniform(traced, num_stages=2).cuts
+    assert explorer.num_microbatches == 4
+    assert explorer.report is None
+    assert pids(explorer) == ()
+
+
+def test_more_stages_than_blocks_opens_with_the_most_and_says_so(traced: Trace) -> None:
+    explorer = pipelab.explore(traced, num_stages=9)
+    assert explorer.num_stages == 6
+    assert explorer._run_state["phase"] == "refused"
+    assert "cannot make 9 stages" in explorer._run_state["text"]
+
+
+def test_more_micro_batches_than_rows_are_refused(traced: Trace) -> None:
+    with pytest.raises(InputError, match="A batch of 8 splits into 1 to 8 micro-batches, not into 9"):
+        pipelab.explore(traced, num_microbatches=9)
+
+
+def test_a_plan_opens_as_it_is_cut_and_cannot_run(traced: Trace) -> None:
+    plan = pipelab.equal_size(traced, num_stages=3)
+    explorer = pipelab.explore(plan)
+    assert explorer.cuts == plan.cuts
+    with pytest.raises(LaunchError, match="Planning only: a plan holds no model"):
+        explorer.run()
+
+
+def test_without_weights_it_plans_only(model: nn.Module) -> None:
+    with torch.device("meta"):
+        bare = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3))).eval()
+        explorer = pipelab.explore(pipelab.trace(bare, torch.zeros(4, 16)), num_stages=2)
+    with pytest.raises(LaunchError, match="Planning only"):
+        explorer.run()
+
+
+def test_ranks_stay_for_another_split_and_go_with_the_explorer(
+    traced: Trace, model: nn.Module, inputs: torch.Tensor
+) -> None:
+    explorer = pipelab.explore(traced, num_stages=3)
+    first = explorer.run()
+    torch.testing.assert_close(first.output, model(inputs))
+    before = pids(explorer)
+    assert len(before) == 3
+    explorer.cuts = pipelab.equal_size(traced, num_stages=3).cuts[:1] + explorer.cuts[1:]
+    explorer.num_microbatches = 5
+    second = explorer.run()
+    torch.testing.assert_close(second.output, model(inputs))
+    assert (second.plan.cuts, second.timeline.num_microbatches) == (explorer.cuts, 5)
+    assert pids(explorer) == before
+    explorer.close()
+    assert not any(map(psutil.pid_exists, before))
+
+
+@pytest.mark.parametrize("moment", ["Preparing", "Loading", "Step 1"])
+def test_a_cancelled_run_leaves_the_ranks(traced: Trace, moment: str) -> None:
+    explorer = pipelab.explore(traced, num_stages=2)
+
+    def cancel(change: dict[str, dict[str, str]]) -> None:
+        if change["new"]["text"].startswith(moment):
+            explorer._hear(explorer, {"type": "cancel"}, [])
+
+    explorer.observe(cancel, "_run_state")
+    with pytest.raises(Cancelled):
+        explorer.run()
+    assert explorer._run_state["phase"] == "cancelled"
+    before = pids(explorer)
+    assert len(before) == 2
+    explorer.unobserve_all("_run_state")
+    explorer.run()
+    assert pids(explorer) == before
+    explorer.close()
+
+
+def test_idle_ranks_go_and_the_next_run_starts_others(traced: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "IDLE_S", 0.0)
+    explorer = pipelab.explore(traced, num_stages=2)
+    explorer.run()
+    runner = explorer._runner
+    assert isinstance(runner, lab._Runner)
+    timer = runner._idle
+    if timer is not None:  # else it has fired already
+        timer.join()
+    assert pids(explorer) == ()
+    assert explorer.run().step_s > 0
+    explorer.close()
