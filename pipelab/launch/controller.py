@@ -76,7 +76,7 @@ class Pipeline:
         self.stall_s = 60.0
         self._traced = traced
         self._device = device
-        self._plan, self._job = self._checked(plan)
+        self._plan, self._job = self._checked(plan, stacklevel=4)
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -86,8 +86,12 @@ class Pipeline:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(traced.weights())
             self._runner = Runner(self._weights)
-            self._finalizer = weakref.finalize(self, _let_go, self._runner, self._weights)
-            self._runner.start(self._plan.num_stages, held.check)
+            self._let_go = weakref.finalize(self, _let_go, self._runner, self._weights)
+            try:
+                self._runner.start(self._plan.num_stages, held.check)
+            except BaseException:
+                self._let_go()
+                raise
 
     @property
     def plan(self) -> Plan:
@@ -168,7 +172,7 @@ class Pipeline:
             SplitError: The plan is of another trace.
         """
         with self._busy() as held:
-            self._plan, self._job = self._checked(plan)
+            self._plan, self._job = self._checked(plan, stacklevel=3)
             self._runner.start(self._plan.num_stages, held.check)
 
     def interrupt(self) -> None:
@@ -203,13 +207,13 @@ class Pipeline:
 
     # --- before a run -------------------------------------------------------------------------------
 
-    def _checked(self, plan: Plan) -> tuple[Plan, Job]:
+    def _checked(self, plan: Plan, *, stacklevel: int) -> tuple[Plan, Job]:
         """The plan as it is run, and a first job of it; whatever is wrong with it shows here."""
         if plan.has_empty_stage:
             warnings.warn(
                 f"The last stage of this plan ({plan.policy}) holds no op; it is left out, and "
                 f"{plural(plan.num_stages - 1, 'rank')} run.",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
             plan = plan.without_empty_stage()
         sizes = self._traced.microbatch_sizes(self._traced.graph.batch_size, None, plan.num_stages)

@@ -125,17 +125,21 @@ class Group:
             RankDied: A rank died; all are ended.
             RankStalled: Nothing moved any more; all are ended.
         """
-        # The last rank first, so that a stage is ready when its first value comes.
-        for rank, (message, descriptors) in reversed(list(enumerate(requests))):
-            try:
-                self._channels[rank].send(message, descriptors)
-            except Gone as gone:
-                raise self._death(rank, counters) from gone
+        channels = tuple(self._channels)
+        self._send(requests, counters)
         replies: dict[int, Reply] = {}
         stall = Stall(counters, len(requests), time.monotonic())
         deadline_s: float | None = None
         while waiting := [rank for rank in range(len(requests)) if rank not in replies]:
-            self._collect(waiting, replies, counters)
+            try:
+                ready = readable([channels[rank] for rank in waiting], _LOOK_AROUND_S)
+            except Gone as gone:  # closed on this side
+                raise Cancelled("The pipeline was closed while it ran.") from gone
+            for rank in (waiting[index] for index in ready):
+                try:
+                    replies[rank], _ = channels[rank].receive()
+                except Gone as gone:
+                    raise self._death(rank, counters) from gone
             now_s = time.monotonic()
             grace_s = _grace_s(replies, patience)
             if grace_s is not None and deadline_s is None:
@@ -143,10 +147,10 @@ class Group:
                 deadline_s = now_s + grace_s
             if deadline_s is not None and now_s > deadline_s:
                 self.kill()
-                break
+                return _checked(replies, waiting)
             if stall.duration_s(now_s) > patience.stall_s:
                 raise self._stalled(waiting, counters)
-        return _checked(replies)
+        return _checked(replies, ())
 
     def kill(self) -> None:
         """End every rank, and wait until they are gone."""
@@ -179,12 +183,11 @@ class Group:
         self._channels.append(channel)
         self._pids.append(pid)
 
-    def _collect(self, waiting: Sequence[int], replies: dict[int, Reply], counters: Counters) -> None:
-        """Wait a moment for replies."""
-        for index in readable([self._channels[rank] for rank in waiting], _LOOK_AROUND_S):
-            rank = waiting[index]
+    def _send(self, requests: Sequence[Request], counters: Counters) -> None:
+        """The last rank first, so that a stage is ready when its first value comes."""
+        for rank, (message, descriptors) in reversed(list(enumerate(requests))):
             try:
-                replies[rank], _ = self._channels[rank].receive()
+                self._channels[rank].send(message, descriptors)
             except Gone as gone:
                 raise self._death(rank, counters) from gone
 
@@ -206,12 +209,21 @@ def _grace_s(replies: dict[int, Reply], patience: Patience) -> float | None:
     return _AFTER_CANCEL_S if patience.cancelled() else None
 
 
-def _checked(replies: dict[int, Reply]) -> list[Reply]:
-    """The replies by rank, if every rank did what it was asked."""
+def _checked(replies: dict[int, Reply], missing: Sequence[int]) -> list[Reply]:
+    """The replies by rank, if every rank did what it was asked.
+
+    Args:
+        replies: What ranks said.
+        missing: Ranks that did not become idle, for which all were ended.
+    """
     failures = [(reply.time_ns, rank, reply) for rank, reply in replies.items() if isinstance(reply, Failed)]
     if failures:
         _, rank, failed = min(failures, key=lambda failure: failure[0])
         raise RankRaised(rank, failed)
-    if any(isinstance(reply, GivenUp) for reply in replies.values()) or not replies:
-        raise Cancelled("The run was stopped before it was done. Run again when you like.")
+    if missing:
+        raise Cancelled(
+            f"The run was stopped. Rank {missing[0]} was inside a long op, so the next run starts new ranks."
+        )
+    if any(isinstance(reply, GivenUp) for reply in replies.values()):
+        raise Cancelled("The run was stopped; the ranks are still there.")
     return [replies[rank] for rank in sorted(replies)]

@@ -8,6 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipelab.units import format_bytes
 
 ALIGNMENT = 64
 _MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Segment:
@@ -115,9 +117,11 @@ class Weights:
             for name, tensor in tensors.items()
         ]
         self.placed, num_bytes = place(specs)
-        self.segment = Segment.create(num_bytes, "the weights")
-        for placed in self.placed:
-            placed.spec.pack(tensors[placed.spec.name], self.segment.storage(placed))
+        with ExitStack() as undo:
+            self.segment = undo.enter_context(Segment.create(num_bytes, "the weights"))
+            for placed in self.placed:
+                placed.spec.pack(tensors[placed.spec.name], self.segment.storage(placed))
+            undo.pop_all()
 
     def close(self) -> None:
         """Let go of them; ranks keep what they have mapped."""
@@ -155,8 +159,14 @@ def _free_bytes() -> int | None:
     """
     if not _MEMINFO.exists():
         return None
-    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    machine = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    free_bytes = int(machine["MemAvailable"].split()[0]) * 1024
+    limit = _CGROUP / "memory.max"  # a container's own
+    if limit.exists() and (limit_text := limit.read_text().strip()) != "max":
+        usage = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        used_bytes = int((_CGROUP / "memory.current").read_text()) - int(usage["inactive_file"])
+        free_bytes = min(free_bytes, int(limit_text) - used_bytes)
+    return free_bytes
 
 
 def _no_memory(num_bytes: int, what: str, found: str) -> str:

@@ -25,12 +25,13 @@ def peak_bytes(device: torch.device, idle_bytes: int) -> int:
     """The most memory held since `reset_peak`: of the GPU, or of this process beyond what it held when idle."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return max(0, _highest_bytes() - idle_bytes)
+    code_bytes = _status("RssFile") if _STATUS.exists() else 0
+    return max(0, _highest_bytes() - code_bytes - idle_bytes)
 
 
-def resident_bytes() -> int:
-    """Memory this process holds now."""
-    return _status("VmRSS") if _STATUS.exists() else _highest_bytes()
+def held_bytes() -> int:
+    """Memory this process holds now, without the files of its program, which are loaded as it goes."""
+    return _status("VmRSS") - _status("RssFile") if _STATUS.exists() else _highest_bytes()
 
 
 def _highest_bytes() -> int:

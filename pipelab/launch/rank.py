@@ -35,7 +35,7 @@ class Rank:
 
     def __init__(self, control: int, sentinel: int) -> None:
         self._channel = Channel(socket.socket(fileno=control))
-        self._idle_bytes = peak_memory.resident_bytes()
+        self._idle_bytes = peak_memory.held_bytes()
         self._loader: Loader | None = None
         self._stage: Stage | None = None
         threading.Thread(target=self._watch, args=(sentinel,), daemon=True).start()
@@ -55,8 +55,9 @@ class Rank:
     def _watch(self, sentinel: int) -> None:
         """End this process with its owner, even in the middle of an op; say meanwhile how much it computes."""
         while not select.select([sentinel], [], [], _WATCH_S)[0]:
-            if self._stage is not None:
-                self._stage.counters.publish_cpu(self._stage.rank)
+            stage = self._stage
+            if stage is not None:
+                stage.counters.publish_cpu(stage.rank)
         os._exit(1)
 
     def _answer(self, message: Load | Step, descriptors: Sequence[int]) -> Reply:
