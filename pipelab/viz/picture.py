@@ -164,7 +164,8 @@ class _Ranges:
             return f"shared: {len(weights)} weights, {size} in both"
         names = [w.name for w in self.graph.weights if w.tied_to == weights[0].name]
         texts = [_cut_off(self.graph.short(name).removesuffix(".weight")) for name in names]
-        return f"{'tied' if len(names) > 1 else 'shared'}: {' = '.join(texts)}, {size} in both"
+        same = " = ".join(texts) if len(texts) <= 2 else f"{texts[0]} and {len(texts) - 1} other names"
+        return f"{'tied' if len(names) > 1 else 'shared'}: {same}, {size} in both"
 
 
 def _ends(graph: Graph, num_boxes: int) -> list[Link]:

@@ -15,6 +15,7 @@ from pipelab.viz.picture import Box, Link, Picture
 _FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', Courier, monospace"
 _SIZE, _CHAR, _LINE, _PAD = 11, 6.7, 15, 8
 _MARGIN, _LANE, _MIN_GAP, _MAX_ROW = 10, 20, 26, 1060
+_SHIFT = 20  # how far a label may give way to a line that crosses its beginning
 
 
 def draw(picture: Picture) -> str:
@@ -53,7 +54,7 @@ class _Row:
 
 def _place(picture: Picture) -> list[_Row]:
     """Rows of boxes: a new one for each stage with a heading, and where the last one is full."""
-    gap = {link.source: _gap(link.label) for link in picture.links if link.target == link.source + 1}
+    gap = {link.source: _gap(link.label) for link in _steps(picture)}
     rows = [_Row(picture.headings[0] if picture.headings else "")]
     ends = len(picture.inputs) * _CHAR
     rows[0].left[-1], rows[0].width[-1] = _MARGIN, ends
@@ -73,6 +74,11 @@ def _place(picture: Picture) -> list[_Row]:
     return rows
 
 
+def _steps(picture: Picture) -> list[Link]:
+    """The arrows from each box to the next."""
+    return [link for link in picture.links if link.target == link.source + 1 and link.kind != "tied"]
+
+
 def _gap(label: str) -> float:
     return max(_MIN_GAP, len(label) * _CHAR + 22)
 
@@ -81,10 +87,22 @@ def _box_width(box: Box) -> float:
     return max(len(line) for line in box.lines) * _CHAR + 2 * _PAD
 
 
-def _label_left(first: float, last: float, label: str) -> float:
-    """Where a label begins: in the middle of its line, or after it where the line is too short."""
+def _label_left(first: float, last: float, label: str, crossing: Sequence[float] = ()) -> float:
+    """Where a label begins: near the middle of its line, clear of lines that cross; after a line too short for it."""
     width = len(label) * _CHAR
-    return (first + last - width) / 2 if width + 12 < last - first else last + 7
+    if width + 12 > last - first:
+        left = last + 7
+        for x in sorted(crossing):
+            left = x + 7 if left - 4 < x < left + _SHIFT else left
+        return left
+    middle = (first + last - width) / 2
+    places = [middle, *(x + 4 for x in crossing), *(x - width - 4 for x in crossing)]
+    clear = [
+        place
+        for place in places
+        if first + 4 <= place <= last - width - 4 and not any(place - 3 < x < place + width + 3 for x in crossing)
+    ]
+    return min(clear, key=lambda place: abs(place - middle), default=middle)
 
 
 def _lanes(arcs: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[int]:
@@ -93,7 +111,7 @@ def _lanes(arcs: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[i
     lanes = [0] * len(arcs)
     for index in sorted(range(len(arcs)), key=lambda i: arcs[i][1] - arcs[i][0]):
         first, last = arcs[index]
-        span = (first - 4, max(last, _label_left(first, last, labels[index]) + len(labels[index]) * _CHAR) + 8)
+        span = (first - 4, max(last, _label_left(first, last, labels[index]) + len(labels[index]) * _CHAR) + _SHIFT)
         lane = 0
         while lane < len(taken) and any(span[0] < b and a < span[1] for a, b in taken[lane]):
             lane += 1
@@ -121,7 +139,7 @@ def _draw_row(picture: Picture, row: _Row, top: float) -> tuple[list[str], float
     for index, words in ((-1, picture.inputs), (len(picture.boxes), "outputs")):
         if index in row.left:
             parts.append(_text(row.centre(index), middle + 4, words, "middle"))
-    steps = {link.source: link for link in picture.links if link.target == link.source + 1 and link.kind != "tied"}
+    steps = {link.source: link for link in _steps(picture)}
     parts += _arrows(picture, row, steps, middle)
     under, reach, depth = _brackets(picture, row, top + height)
     return parts + under, max(right, reach), top + height + depth + 18
@@ -171,7 +189,8 @@ def _brackets(picture: Picture, row: _Row, bottom: float) -> tuple[list[str], fl
         down = f"M{start:.1f} {bottom + 2:.1f}V{y:.1f}" if link.source in row.left else f"M{start:.1f} {y:.1f}"
         up = f"V{bottom + 3:.1f}" if link.target in row.left else ""
         parts.append(_line(f"{down}H{stop:.1f}{up}", link.kind, head=bool(up) and link.kind == "skip"))
-        left = _label_left(start, stop, link.label)
+        deeper = [x for other, pair in zip(lanes, ends, strict=True) if other > lane for x in pair]
+        left = _label_left(start, stop, link.label, deeper)
         parts.append(_text(left, y - 4 if left < stop else y, link.label, "start"))
         reach = max(reach, left + len(link.label) * _CHAR, stop)
     return parts, reach, 16 + max(lanes) * _LANE + 6.0
