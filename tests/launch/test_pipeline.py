@@ -1,7 +1,8 @@
 """Outputs of real processes equal the model's: every model of the zoo, several cuts, any micro-batches."""
 
 import gc
-import os
+from itertools import pairwise
+from pathlib import Path
 
 import psutil
 import pytest
@@ -79,7 +80,7 @@ def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> Non
     with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
         pipe.on_progress = lambda done, total: seen.append((done, total))
         report = pipe.run(batch, num_microbatches=4, repeats=3)
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]  # one to warm up
     assert len(report.steps_s) == 3
     assert report.batch_size == 8
     assert report.baseline_s > 0
@@ -90,12 +91,12 @@ def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> Non
     for rank in range(3):
         of_rank = [event for event in events if event.rank == rank]
         assert [e.microbatch for e in of_rank if e.kind == "F"] == [0, 1, 2, 3]
-        assert {e.kind for e in of_rank} == {"wait", "recv", "F", "send"} if rank else {"recv", "F", "send", "wait"}
-        for before, after in zip(of_rank, of_rank[1:], strict=False):
+        assert {"recv", "F", "send"} <= {event.kind for event in of_rank}
+        for before, after in pairwise(of_rank):
             assert before.end_s <= after.start_s  # one thing at a time
     for microbatch in range(4):  # on one clock, a stage computes a micro-batch after the stage before it
         ends = [e for rank in range(3) for e in events if (e.rank, e.microbatch, e.kind) == (rank, microbatch, "F")]
-        assert all(a.end_s <= b.start_s for a, b in zip(ends, ends[1:], strict=False))
+        assert all(a.end_s <= b.start_s for a, b in pairwise(ends))
 
 
 def test_any_batch_by_any_number_of_microbatches(traced: pipelab.Trace) -> None:
@@ -143,7 +144,7 @@ def test_users_model_is_not_written_to_and_follows_its_own_weights() -> None:
 
 def test_empty_last_stage_is_left_out_and_said(traced: pipelab.Trace, batch: Tensor) -> None:
     plan = pipelab.Plan(traced.graph, (2, len(traced.graph.ops)))
-    with pytest.warns(UserWarning, match="is empty and is left out: 2 stages run"):
+    with pytest.warns(UserWarning, match="holds no op; it is left out, and 2 ranks run"):
         pipe = pipelab.start(traced, plan)
     with pipe:
         assert len(pipe.pids) == 2
@@ -155,7 +156,7 @@ def test_what_cannot_run_is_refused_before_any_process_is_touched(traced: pipela
     children = psutil.Process().children(recursive=True)
     with pytest.raises(SplitError, match="another trace"):
         pipelab.start(traced, pipelab.uniform(other, num_stages=2))
-    with pytest.raises(LaunchError, match="'cuda:9' cannot be used"):
+    with pytest.raises(LaunchError, match="device='cuda:9' was asked for"):
         pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cuda:9")
     with torch.device("meta"):
         empty = pipelab.trace(zoo.Mlp().eval(), torch.zeros(8, 4))
@@ -190,7 +191,7 @@ def test_nothing_is_left_after_close_or_without_it(traced: pipelab.Trace, batch:
         pipe.run(batch, repeats=1)
     gc.collect()
     me = psutil.Process()
-    before = me.num_fds(), set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    before = me.num_fds(), set(Path("/dev/shm").glob("*"))
     pipe = pipelab.start(traced, plan)
     pipe.run(batch, repeats=1)
     pids = pipe.pids
@@ -201,7 +202,7 @@ def test_nothing_is_left_after_close_or_without_it(traced: pipelab.Trace, batch:
         raise RuntimeError("in the block")
     gc.collect()
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    after = me.num_fds(), set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    after = me.num_fds(), set(Path("/dev/shm").glob("*"))
     assert after == before
 
 
