@@ -112,9 +112,7 @@ def illegal_cuts(
     return illegal
 
 
-def _span(
-    weights: list[str], values: list[int], weight_reads: dict[str, list[int]], last_use: dict[int, int]
-) -> range:
+def _span(weights: list[str], values: list[int], weight_reads: dict[str, list[int]], last_use: dict[int, int]) -> range:
     """A weight that the model writes to lives in one stage: no cut between its first and last use."""
     first = min([*(min(weight_reads[name]) for name in weights), *values])
     last = max([*(max(weight_reads[name]) for name in weights), *(last_use[value] for value in values)])
@@ -139,5 +137,3 @@ def storage_of(memory: Memory, value: int) -> int | None:
     """The value whose memory this one lives in; None for a weight's."""
     root = memory.root(value)
     return None if isinstance(root, str) else root
-
-
