@@ -187,7 +187,10 @@ def current_server() -> ServerClient:
             "planning and the explorer work here; run the pipeline under Linux (WSL is enough) or macOS."
         )
     with _lock:
-        if _current is None or not _current.alive:
+        if _current is not None and not _current.alive:
+            _current.stop()
+            _current = None
+        if _current is None:
             _current = ServerClient(spawn=sys.platform == "darwin")
         return _current
 

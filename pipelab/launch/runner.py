@@ -74,6 +74,7 @@ class Runner:
 
         Raises:
             LaunchError: They cannot.
+            StageError: One died before it could.
         """
         self.start(job.num_ranks, check)
         if job is self._job:
@@ -87,6 +88,8 @@ class Runner:
             try:
                 self._ask(job, requests, patience)
             except StageError as error:
+                if not error.remote_traceback:  # it died, as it may at any time
+                    raise
                 raise LaunchError(f"The stages could not be loaded. {error}") from error
         self._job = job
 
