@@ -1,0 +1,28 @@
+"""The peak is that of one step, and does not count the program itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own: what a test run has touched before would blur it.
+MEASURE = """
+import torch
+from pipelab.launch.peak_memory import held_bytes, peak_bytes, reset_peak
+cpu = torch.device("cpu")
+idle = held_bytes()
+def peak(num_bytes):
+    reset_peak(cpu)
+    torch.ones(num_bytes, dtype=torch.uint8)
+    return peak_bytes(cpu, idle)
+print(peak(1000), peak(200_000_000), peak(1000))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot forget a peak")
+def test_peak_of_each_step() -> None:
+    result = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    first, large, again = map(int, result.stdout.split())
+    assert first < 20_000_000
+    assert 200_000_000 <= large < 250_000_000
+    assert again < 50_000_000
