@@ -52,16 +52,17 @@ class Slow(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(2048, 2048) for _ in range(8))
     def forward(self, x):
         for layer in self.layers:
-            for _ in range(16):
+            for _ in range(8):
                 x = torch.tanh(layer(x))
         return x
 
 slow = pipelab.explore(pipelab.trace(Slow().eval(), torch.randn(64, 2048)), num_stages=2)
 slow
 """
+MOVE = "explorer.num_stages = 3; print(explorer.plan.cuts == pipelab.uniform(traced, num_stages=3).cuts)"
 CLOSE = "explorer.close(); slow.close(); print('closed')"
-CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, CLOSE]
-SETUP_CELL, SHOW_CELL, TELL_CELL, CHECK_CELL, BUSY_CELL, LONG_CELL, CLOSE_CELL = range(len(CELLS))
+CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, CLOSE]
+SETUP_CELL, SHOW_CELL, TELL_CELL, CHECK_CELL, BUSY_CELL, LONG_CELL, MOVE_CELL, CLOSE_CELL = range(len(CELLS))
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +186,29 @@ def test_cancel_stops_a_run_and_the_next_one_works(notebook: Notebook) -> None:
     slow.get_by_role("button", name="Run").click()
     expect(slow.locator(".pl-verdict")).to_contain_text("Loading", timeout=CELL_MS)
     slow.get_by_role("button", name="Cancel").click()
-    expect(slow.locator(".pl-verdict.pl-cancelled")).to_be_visible(timeout=CELL_MS)
+    expect(slow.locator(".pl-verdict[data-kind=cancelled]")).to_be_visible(timeout=CELL_MS)
     expect(slow.locator(".pl-timeline")).to_be_hidden()
     slow.get_by_role("button", name="Run").click()
     expect(slow.locator(".pl-timeline")).to_be_visible(timeout=CELL_MS)
+
+
+def test_code_moves_the_dividers(notebook: Notebook) -> None:
+    assert notebook.ask(MOVE_CELL) == "True"
+    expect(explorer_of(notebook.page).locator("[role=slider]")).to_have_count(2)
+    cuts, value, _ = told(notebook)
+    assert cuts == value == shown(notebook)
+
+
+def test_a_threshold_is_answered_by_the_kernel(notebook: Notebook) -> None:
+    explorer = explorer_of(notebook.page)
+    explorer.get_by_role("button", name="Threshold").click()
+    expect(explorer.locator(".pl-answer")).to_have_text("→ 3 stages")
+    explorer.get_by_label("Million parameters per stage").fill("0.0084")
+    expect(explorer.locator(".pl-answer")).to_have_text("→ 6 stages")
+    explorer.get_by_role("button", name="Apply").click()
+    expect(explorer.locator("[role=slider]")).to_have_count(5)
+    cuts, value, _ = told(notebook)
+    assert cuts == value == shown(notebook)
 
 
 def test_it_follows_the_dark_theme(notebook: Notebook) -> None:

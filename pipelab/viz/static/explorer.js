@@ -352,6 +352,7 @@ class Ribbon {
     this.stops = stops;
     set(this.picture, { width, height: top + height + bottom, viewBox: `0 0 ${width} ${top + height + bottom}` });
     this.names = [];
+    const names = this.pieceNames();
     const pieces = model.data.blocks.map(([label, start, stop], index) => {
       const x = this.edges[index];
       const span = this.edges[index + 1] - x;
@@ -359,9 +360,10 @@ class Ribbon {
       const title = svg("title", { text: `${label}: ${formatCount(model.size(start, stop).params)} parameters` });
       group.append(title, svg("rect", { x, y: top, width: span, height }));
       if (index) group.append(svg("path", { d: `M${x} ${top}v${height}` }));
-      const wide = ruler.width(label, 11, 500);
+      const name = names[index];
+      const wide = ruler.width(name, 11, 500);
       if (wide + 10 <= span) {
-        const text = svg("text", { x: x + span / 2, y: top + height / 2 + 4, text: label });
+        const text = svg("text", { x: x + span / 2, y: top + height / 2 + 4, text: name });
         group.append(text);
         this.names.push({ text, left: x + (span - wide) / 2 - 3, right: x + (span + wide) / 2 + 3 });
       }
@@ -371,6 +373,15 @@ class Ribbon {
     const cuts = model.byLevel[level];
     const marks = cuts.length <= width / 3 ? cuts : [];
     set(this.ticks, { d: marks.map((cut) => `M${this.x(cut).toFixed(1)} ${top + height}v4`).join("") });
+  }
+
+  /** What to write on the pieces: "h.3", or "3" for all of them where one would not fit. */
+  pieceNames() {
+    const { blocks } = this.view.model.data;
+    const stem = (label) => label.slice(0, label.lastIndexOf(".") + 1);
+    const fits = ([label], index) => this.view.ruler.width(label, 11, 500) + 10 <= this.edges[index + 1] - this.edges[index];
+    const tight = new Set(blocks.filter((block, index) => !fits(block, index)).map(([label]) => stem(label)));
+    return blocks.map(([label]) => (tight.has(stem(label)) ? label.slice(stem(label).length) : label));
   }
 
   paint(cuts, stages, dragged) {
@@ -571,34 +582,34 @@ class Links {
     set(this.picture, { width, height, viewBox: `0 0 ${width} ${height || 1}` });
     const lanes = keep(this.picture, drawn ? shown.length : 0, () => {
       const lane = svg("g");
-      lane.append(svg("path"), svg("text"));
+      lane.append(svg("path"), svg("text"), svg("title"));
       return lane;
     });
     for (const [index, lane] of [...lanes].entries()) this.paintLane(lane, index, shown[index], corners, grid, width);
   }
 
-  /** A bracket from the first to the last stage it joins, its text in the middle or, if it is short, beside it. */
+  /** A bracket from the first to the last stage it joins, with its text in the middle, else beside it. */
   paintLane(lane, index, link, corners, { box }, width) {
-    const [path, text] = lane.children;
-    const at = (stage) => corners[stage][0] + box / 2;
-    const [left, right] = [at(link.ends[0]), at(link.ends.at(-1))];
+    const { ruler } = this.view;
+    const [path, text, title] = lane.children;
+    const ends = link.ends.map((stage) => corners[stage][0] + box / 2);
+    const [left, right] = [ends[0], ends.at(-1)];
     const y = index * LANE_HEIGHT + 12;
-    const label = this.view.ruler.fit(linkText(link), width - 16);
-    const wide = this.view.ruler.width(label) + 12;
-    const up = link.ends.map((end) => `M${at(end)} ${index * LANE_HEIGHT + 3}V${y}`).join("");
-    let middle = (left + right) / 2;
-    if (right - left >= wide + 16) {
-      set(path, { d: `${up}M${left} ${y}H${middle - wide / 2}M${middle + wide / 2} ${y}H${right}` });
-    } else {
-      set(path, { d: `${up}M${left} ${y}H${right}` });
-      middle = right + wide / 2 <= width ? right + wide / 2 : left - wide / 2;
-      if (middle - wide / 2 < 0) {
-        middle = Math.min(Math.max((left + right) / 2, wide / 2), width - wide / 2);
-        set(path, { d: up });
-      }
-    }
+    const full = linkText(link);
+    const wide = ruler.width(full) + 12;
+    // Where there is room: in the bracket, right of it, left of it; if nowhere, as much as fits in the largest.
+    const rooms = [right - left - 16, width - right, left];
+    const room = rooms.some((size) => size >= wide) ? rooms.findIndex((size) => size >= wide) : rooms.indexOf(Math.max(...rooms));
+    const label = ruler.fit(full, rooms[room] - 12);
+    const half = ruler.width(label) / 2 + 6;
+    const middle = [(left + right) / 2, right + half, left - half][room];
+    const inText = (x) => x > middle - half && x < middle + half;
+    const up = ends.map((x) => `M${x} ${y - 9}V${inText(x) ? y - 6 : y}`).join("");
+    const line = room ? `M${left} ${y}H${right}` : `M${left} ${y}H${middle - half}M${middle + half} ${y}H${right}`;
+    set(path, { d: up + line });
     set(lane, { class: `pl-link pl-${link.kind}` });
     set(text, { x: middle, y: y + 4, text: label });
+    set(title, { text: full });
   }
 }
 
@@ -953,8 +964,7 @@ class View {
     if (!running && ended) [kind, text] = [run.phase, run.text];
     if (note) [kind, text] = [note.kind, note.text];
     if (this.verdictText.textContent !== text) this.verdictText.textContent = text;
-    this.verdict.className = `pl-verdict pl-${kind}`;
-    set(this.verdict, { "aria-busy": `${this.drag !== null}` });
+    set(this.verdict, { "data-kind": kind, "aria-busy": `${this.drag !== null}` });
     this.verdictAction.hidden = !note?.action;
     this.verdictAction.textContent = note?.action?.text ?? "";
     this.bar.hidden = !running;
