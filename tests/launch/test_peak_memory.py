@@ -24,5 +24,5 @@ def test_peak_of_each_step() -> None:
     result = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     first, large, again = map(int, result.stdout.split())
     assert first < 20_000_000
-    assert 200_000_000 <= large < 250_000_000
+    assert 190_000_000 < large < 250_000_000  # the system counts in batches of pages
     assert again < 50_000_000
