@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pipelab.capture import bind_call
+from pipelab.capture import bind_call, capture
 from pipelab.errors import LaunchError, TraceError
 from pipelab.progress import announce
 from pipelab.tracing import Trace, trace_call
@@ -54,12 +54,24 @@ class PretrainedTrace(Trace):
         with announce(f"reading the weights of {self.source}"):
             try:
                 model = type(self._model).from_pretrained(self.source, dtype=dtype)  # type: ignore[attr-defined]
-            except (OSError, ValueError, RuntimeError) as error:
+            except Exception as error:  # whatever a damaged file makes the readers raise
                 raise LaunchError(f"The weights of {self.source} cannot be read: {error}") from error
-        found = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-        # Constants of the program hold their values even where the model has none.
-        kept = {name: self.program.weights[name] for name, kind in self.program.kinds.items() if kind == "constant"}
-        return {w.name: {**found, **kept}[w.name].detach() for w in self.graph.distinct_weights}
+            found = {
+                **dict(model.named_parameters(remove_duplicate=False)),
+                **dict(model.named_buffers(remove_duplicate=False)),
+                **self._constants(model.eval()),
+            }
+        return {weight.name: found[weight.name].detach() for weight in self.graph.distinct_weights}
+
+    def _constants(self, model: nn.Module) -> dict[str, Tensor]:
+        """The tensors that `forward` itself makes of numbers; made on the meta device, they have lost those."""
+        constants = {
+            name: self.program.weights[name] for name, kind in self.program.kinds.items() if kind == "constant"
+        }
+        if any(tensor.is_meta for tensor in constants.values()):
+            exported = capture(model, bind_call(model, self.args, self.kwargs), self.graph.batch_size)
+            constants = {name: exported.constants[name] for name in constants}
+        return constants
 
 
 def trace_pretrained(

@@ -1,9 +1,9 @@
 """A cut by name: how a position is written in a file, and found again in another trace of the model.
 
-transformer.h.3                      before the first op of that module
-block@1                              before the first op of its second call
-transformer.h.3.mlp:aten.mul.Tensor  before the first `mul` that module itself runs
-block@1:aten.add.Tensor#2            before the third `add` of its second call
+- `transformer.h.3`: before the first op of that module;
+- `block@1`: before the first op of its second call;
+- `transformer.h.3.mlp:aten.mul.Tensor`: before the first `mul` that module itself runs;
+- `block@1:aten.add.Tensor#2`: before the third `add` of its second call.
 """
 
 import difflib

