@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def run_step(stage: Stage, step: int) -> tuple[RankEvent, ...]:
     Raises:
         Stopped: The step was given up, or a neighbour is gone.
     """
-    record = Recorder(torch.cuda.synchronize if stage.device.type == "cuda" else _nothing)
+    is_gpu = stage.device.type == "cuda"
+    record = Recorder(partial(torch.cuda.synchronize, stage.device) if is_gpu else _nothing)
     for microbatch, size in enumerate(stage.sizes):
         table = stage.tables[size]
         with record("wait", microbatch):
