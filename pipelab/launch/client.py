@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelab.errors import LaunchError
 from pipelab.launch.channel import Channel, Gone, readable
-from pipelab.launch.messages import Broken, Exited, Fork, Forked, Kill
+from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill
 
 _START_S = 120.0  # an import of torch from a slow disk
 _END_S = 5.0

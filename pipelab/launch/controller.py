@@ -18,7 +18,7 @@ from pipelab.launch.devices import Devices, check_device, choose
 from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
-from pipelab.launch.measuring import BASELINE_STEPS, environment, measure_steps, median_s, middle
+from pipelab.launch.measuring import environment, measure_steps, median_s, middle
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan
@@ -145,7 +145,11 @@ class Pipeline:
         with self._busy() as held:
             inputs, job = self._job_for(args, kwargs, num_microbatches)
             patience = self._patience(held)
-            with nullcontext() if self.on_progress else _announced("running"):
+            with (
+                nullcontext()
+                if self.on_progress
+                else _announced(f"measuring {plural(job.num_ranks, 'rank')}, then the unsplit model")
+            ):
                 devices = self._ready(job, inputs, patience, held)
                 records = measure_steps(self._runner, patience, repeats, self.on_progress or _nobody)
                 output = self._output(inputs)
@@ -273,7 +277,7 @@ class Pipeline:
             try:
                 runner.load(job, choose(self._device, 1), patience, held.check)
                 runner.fill(inputs)
-                self._baselines_s[batch_size] = median_s(measure_steps(runner, patience, BASELINE_STEPS, _nobody))
+                self._baselines_s[batch_size] = median_s(measure_steps(runner, patience, None, _nobody))
             except (LaunchError, StageError) as error:
                 warnings.warn(f"The unsplit model cannot be run here to compare with: {error}", stacklevel=3)
                 self._baselines_s[batch_size] = math.nan

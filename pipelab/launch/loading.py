@@ -54,6 +54,8 @@ class Loader:
         kept = self._here if device == self._device else {}
         self._here = {name: kept[name] for name in names if name in kept}
         self._device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         for name in names:
             if name not in self._here:
                 self._here[name] = self._weights[name].to(device)

@@ -16,7 +16,6 @@ from pipelab.launch.runner import Runner, StepRecord
 
 MEASURE_S = 1.0
 MAX_STEPS = 20
-BASELINE_STEPS = 5
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 

@@ -1,4 +1,4 @@
-"""What the kernel, the server and the ranks say to each other. Data only."""
+"""What the kernel and the ranks say to each other. Data only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,48 +6,6 @@ from dataclasses import dataclass
 from pipelab.events import Kind
 from pipelab.launch.memory import Placed
 from pipelab.program import StageTable
-
-# --- kernel and server ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Make a rank. Descriptors: its control socket, its sentinel."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Forked:
-    """The rank that request `number` made."""
-
-    number: int
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End these ranks at once; an `Exited` follows for each."""
-
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A rank has ended: its exit code, or minus the signal that ended it."""
-
-    pid: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The server cannot work; the traceback of why."""
-
-    traceback: str
-
-
-# --- kernel and rank --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

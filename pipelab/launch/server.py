@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from pipelab.launch.channel import Channel, Gone
-from pipelab.launch.messages import Broken, Exited, Fork, Forked, Kill
+from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill
 
 
 class Server:

@@ -1,0 +1,94 @@
+"""The kernel's side of the server."""
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelab import launch
+from pipelab.errors import LaunchError
+from pipelab.launch import client
+from pipelab.launch.group import Sentinel
+
+
+def nothing() -> None:
+    pass
+
+
+def test_server_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    server = client.ServerClient(spawn=False)
+    with pytest.raises(LaunchError, match="no torch here"):
+        server.fork((0, 0), nothing)
+    server.stop()
+    assert not server.alive
+
+
+def test_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(LaunchError, match="No process can be started with '/nowhere/python'"):
+        client.ServerClient(spawn=False)
+
+
+def test_rank_is_forked_watched_and_killed() -> None:
+    server = client.current_server()
+    sentinel = Sentinel()
+    ours, theirs = socket.socketpair()
+    pid = server.fork((theirs.fileno(), sentinel.reader), nothing)
+    theirs.close()
+    assert os.getsid(pid) == os.getsid(server.pid) != os.getsid(0)  # Jupyter interrupts the kernel's group
+    os.kill(pid, signal.SIGINT)  # ignored
+    server.kill([pid])
+    assert server.exit_code(pid) == -signal.SIGKILL
+    assert not psutil.pid_exists(pid)
+    ours.close()
+    sentinel.close()
+
+
+@pytest.mark.parametrize("end", ["control", "sentinel"])
+def test_rank_ends_when_its_owner_is_gone(end: str) -> None:
+    server = client.current_server()
+    sentinel = Sentinel()
+    ours, theirs = socket.socketpair()
+    pid = server.fork((theirs.fileno(), sentinel.reader), nothing)
+    theirs.close()
+    (ours if end == "control" else sentinel).close()
+    assert server.exit_code(pid) == (0 if end == "control" else 1)
+    ours.close()
+    sentinel.close()
+
+
+def test_prepare_starts_the_one_server() -> None:
+    launch.prepare()
+    server = client.current_server()
+    launch.prepare()
+    assert client.current_server() is server
+    assert server.alive
+
+
+def test_two_threads_get_one_server() -> None:
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(client.current_server())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (3, "ended with exit code 3"),
+        (-11, "was killed by SIGSEGV"),
+        (-9, "was killed by SIGKILL (by hand, or by the system because memory ran out)"),
+        (None, "ended"),
+    ],
+)
+def test_ends_are_put_in_words(code: int | None, text: str) -> None:
+    assert client.describe_exit(code) == text
