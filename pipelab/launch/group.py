@@ -191,7 +191,9 @@ class Group:
             except Gone as gone:
                 raise self._death(rank, counters) from gone
 
-    def _death(self, rank: int, counters: Counters) -> RankDied:
+    def _death(self, rank: int, counters: Counters) -> RankDied | Cancelled:
+        if not self._pids:
+            return Cancelled("The pipeline was closed while it ran.")
         code = self._server.exit_code(self._pids[rank])
         self.kill()
         return RankDied(rank, counters.current_op(rank), code)

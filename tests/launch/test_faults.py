@@ -135,6 +135,16 @@ def test_second_run_at_the_same_time_is_refused(pipe: pipelab.Pipeline) -> None:
     assert "running already" in str(refused[0])
 
 
+def test_close_from_another_thread_ends_the_run(pipe: pipelab.Pipeline) -> None:
+    pids = pipe.pids
+    closing = threading.Thread(target=pipe.close)
+    once_running(pipe, closing)
+    with pytest.raises(Cancelled):
+        pipe.run(X, repeats=100_000)
+    closing.join()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
 def test_stalled_rank_ends_the_run(pipe: pipelab.Pipeline, slow: pipelab.Trace) -> None:
     """A rank that is stopped makes no progress; how long its step takes does not matter."""
     pipe.stall_s = 1.5

@@ -107,6 +107,24 @@ def test_any_batch_by_any_number_of_microbatches(traced: pipelab.Trace) -> None:
             torch.testing.assert_close(report.output, traced_model(traced)(x))
 
 
+@pytest.mark.parametrize("rows", [torch.randn(1, 4), torch.randn(1, 4).expand(8, 4)], ids=["one row", "equal rows"])
+def test_rows_may_differ_that_were_equal_in_the_traced_call(rows: Tensor, batch: Tensor) -> None:
+    """An expanded input was taken to be expanded in every call, and only its first row travelled."""
+    model, _ = zoo.build("input_skip")
+    traced = pipelab.trace(model, rows)
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe, torch.no_grad():
+        torch.testing.assert_close(pipe.run(batch, num_microbatches=3, repeats=1).output, model(batch))
+
+
+def test_peak_memory_is_that_of_the_stage() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4_000_000), nn.Linear(4_000_000, 1, bias=False)).eval()
+    traced = pipelab.trace(model, torch.zeros(2, 8))
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
+        small, large, _ = pipe.run(torch.zeros(2, 8), num_microbatches=1, repeats=1).peak_memory_bytes
+    assert traced.graph.param_bytes > 160_000_000
+    assert small < 100_000_000 < 140_000_000 < large  # 144 MB of weights, 32 MB of outputs
+
+
 def test_outputs_stay_what_they_were(traced: pipelab.Trace) -> None:
     with pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as pipe:
         first = pipe(torch.ones(8, 4))
