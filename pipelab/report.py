@@ -26,7 +26,8 @@ class Report:
         timeline: The events of the median step.
         steps_s: Seconds of every step that counted (the first, a warm-up, does not).
         batch_size: Rows of the batch.
-        baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU).
+        baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU); None where it does
+            not fit.
         peak_memory_bytes: Per rank, the most memory it held beyond an idle rank's own.
         environment: Machine, versions, devices, threads and links.
         output: The model's own output; None after `load`.
@@ -37,7 +38,7 @@ class Report:
     timeline: Timeline
     steps_s: tuple[float, ...]
     batch_size: int
-    baseline_s: float
+    baseline_s: float | None
     peak_memory_bytes: tuple[int, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     output: Any = field(default=None, repr=False, compare=False)
@@ -59,9 +60,9 @@ class Report:
         return self.timeline.bubble_fraction
 
     @property
-    def speedup(self) -> float:
-        """How many times faster than the unsplit model."""
-        return self.baseline_s / self.step_s
+    def speedup(self) -> float | None:
+        """How many times faster than the unsplit model; None where that does not fit."""
+        return None if self.baseline_s is None else self.baseline_s / self.step_s
 
     @property
     def verdict(self) -> str:
@@ -69,10 +70,12 @@ class Report:
         busy = self.timeline.rank_busy_s
         slowest = busy.index(max(busy))
         ranks = self.timeline.num_ranks
-        text = (
-            f"{format_seconds(self.step_s)} per step: {self.speedup:.2f} × the speed of the unsplit model "
-            f"({format_seconds(self.baseline_s)})."
-        )
+        text = f"{format_seconds(self.step_s)} per step"
+        if self.baseline_s is None:
+            text += "; the unsplit model does not fit here."
+        else:
+            factor = self.baseline_s / self.step_s
+            text += f": {factor:.2f} × the speed of the unsplit model ({format_seconds(self.baseline_s)})."
         if ranks > 1:
             mean = sum(busy) / ranks
             text += (

@@ -1,5 +1,6 @@
 """Reports: the verdict first, then the table; a saved one needs no process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_repr_begins_with_whether_it_paid(report: Report) -> None:
     assert "batch of 12 in 4 micro-batches, median of 3 steps" in second
     assert header.split() == ["rank", "holds", "computes", "moves", "data", "waits", "peak", "memory"]
     assert len(rows) == 3
+
+
+def test_unsplit_model_that_does_not_fit_is_said(report: Report, tmp_path: Path) -> None:
+    alone = replace(report, baseline_s=None)
+    assert alone.speedup is None
+    assert alone.verdict.startswith("6.00 s per step; the unsplit model does not fit here.")
+    alone.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == alone
 
 
 def test_saved_report_is_the_same_without_the_output(report: Report, tmp_path: Path) -> None:

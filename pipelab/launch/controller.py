@@ -1,6 +1,5 @@
 """`start`, and the Pipeline it gives: the kernel's handle of the processes that run a plan."""
 
-import math
 import os
 import threading
 import warnings
@@ -81,7 +80,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._closed = False
-        self._baselines_s: dict[int, float] = {}
+        self._baselines_s: dict[int, float | None] = {}
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(traced.weights())
@@ -269,8 +268,10 @@ class Pipeline:
         outputs = self._runner.outputs()
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
 
-    def _baseline_s(self, inputs: Sequence[Tensor], batch_size: int, patience: Patience, held: HeldInterrupts) -> float:
-        """Seconds of the unsplit model in one process with all cores, or on one GPU; NaN where it does not fit."""
+    def _baseline_s(
+        self, inputs: Sequence[Tensor], batch_size: int, patience: Patience, held: HeldInterrupts
+    ) -> float | None:
+        """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit."""
         if batch_size not in self._baselines_s:
             job = Job.unsplit(self._traced, batch_size)
             runner = Runner(self._weights)
@@ -280,7 +281,7 @@ class Pipeline:
                 self._baselines_s[batch_size] = median_s(measure_steps(runner, patience, None, _nobody))
             except (LaunchError, StageError) as error:
                 warnings.warn(f"The unsplit model cannot be run here to compare with: {error}", stacklevel=3)
-                self._baselines_s[batch_size] = math.nan
+                self._baselines_s[batch_size] = None
             finally:
                 runner.close()
         return self._baselines_s[batch_size]
