@@ -51,6 +51,8 @@ class Server:
                         self._reap()
         except Gone:
             self._kill(self._pids)
+        finally:
+            signal.set_wakeup_fd(-1)  # the ranks' last signals come when its socket is gone
 
     def _handle(self, message: Fork | Kill, descriptors: Sequence[int]) -> None:
         if isinstance(message, Kill):
