@@ -1,16 +1,17 @@
 """`pipe_split()`: a mark in a model's own `forward` that says where to cut."""
 
 import torch
+from torch import library
 
-torch.library.define("pipelab::pipe_split", "() -> ()")
+library.define("pipelab::pipe_split", "() -> ()")
 
 
-@torch.library.impl("pipelab::pipe_split", "BackendSelect")
+@library.impl("pipelab::pipe_split", "BackendSelect")
 def _pipe_split() -> None:
     return None
 
 
-@torch.library.register_fake("pipelab::pipe_split")  # type: ignore[untyped-decorator]  # torch leaves it untyped
+@library.register_fake("pipelab::pipe_split")  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _pipe_split_fake() -> None:
     return None
 

@@ -110,7 +110,8 @@ mean = pipelab.trace(Mean().eval(), x)
 with pipelab.start(mean, pipelab.split_at(mean, [1]), device="cpu") as other:
     other.run(x, num_microbatches=2)""": "InputError: 2 micro-batches are not possible: output 0",
     """
-@torch.library.custom_op("cell::double", mutates_args=())
+from torch import library
+@library.custom_op("cell::double", mutates_args=())
 def double(x: torch.Tensor) -> torch.Tensor:
     return x * 2
 @double.register_fake

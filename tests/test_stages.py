@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.utils import _pytree as pytree
 
 import pipelab
@@ -133,7 +133,7 @@ def test_plan_of_another_trace_is_refused() -> None:
         stage_tables(traced, pipelab.uniform(other, num_stages=2), 4)
 
 
-@torch.library.custom_op("zoo::cube", mutates_args=())
+@library.custom_op("zoo::cube", mutates_args=())
 def cube(x: Tensor) -> Tensor:
     return x**3
 
