@@ -70,8 +70,7 @@ class _Runner:
                 self._check()
 
                 def step(done: int, total: int) -> None:
-                    text = f"Step {done} of {total}" if done < total else "Running the unsplit model to compare…"
-                    progress(text if done else "Loading the stages…", done / total)
+                    progress(*_told(done, total))
                     self._check()
 
                 pipe.on_progress = step
@@ -96,7 +95,7 @@ class _Runner:
     def _ready(self, plan: Plan, progress: Progress) -> Pipeline:
         """The pipeline, holding this plan."""
         if self._pipe is None:
-            progress("Starting 1 process…" if plan.num_stages == 1 else f"Starting {plan.num_stages} processes…", 0.0)
+            progress("Starting 1 process…" if plan.num_stages == 1 else f"Starting {plan.num_stages} processes…", None)
             self._pipe = start(self._traced, plan)
         elif plan.cuts != self._pipe.plan.cuts:
             self._pipe.replan(plan)
@@ -128,3 +127,13 @@ class _Runner:
             if self._idle is threading.current_thread():  # else a run came first
                 self._idle = None
                 self._end()
+
+
+def _told(done: int, total: int) -> tuple[str, float | None]:
+    """What is going on after `done` of `total` steps, of which the first is the warm-up."""
+    if done == 0:
+        return "Loading the stages and warming up…", None
+    if done == total:
+        return "Running the unsplit model to compare…", None
+    # How many steps fit into the time for them is known once one was measured.
+    return ("Step 1", None) if done == 1 else (f"Step {done} of {total - 1}", done / total)

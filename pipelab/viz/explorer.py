@@ -30,14 +30,14 @@ _STATIC = Path(__file__).parent / "static"
 _PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_colours", "_report_state")
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, float | None], None]
 
 
 class Runner(Protocol):
     """Runs plans for an explorer."""
 
     def run(self, plan: Plan, num_microbatches: int, progress: Progress) -> Report:
-        """Run one plan; `progress` takes a sentence and the share that is done."""
+        """Run one plan; `progress` takes a sentence and the share that is done, None where nobody knows."""
 
     def cancel(self) -> None:
         """Stop the run under way; it then raises `Cancelled`."""
@@ -252,11 +252,11 @@ class Explorer(anywidget.AnyWidget):
         return self._runner
 
     def _run(self, runner: Runner, *, cancellable: bool) -> Report:
-        def progress(text: str, fraction: float) -> None:
+        def progress(text: str, fraction: float | None) -> None:
             self._run_state = {"phase": "running", "text": text, "fraction": fraction, "cancellable": cancellable}
 
         try:
-            progress("Preparing the run…", 0.0)
+            progress("Preparing the run…", None)
             report = runner.run(self.plan, self.num_microbatches, progress)
             self._report_state = report_state(report)
             self.report = report
@@ -275,9 +275,9 @@ def _ended(error: BaseException) -> dict[str, Any]:
         return {"phase": "cancelled", "text": str(error) or "The run was interrupted."}
     text = str(error) if isinstance(error, PipelabError) else f"{type(error).__name__}: {error}"
     first, _, rest = text.partition("\n")
-    remote = getattr(error, "remote_traceback", "")
-    details = "\n".join(filter(None, [rest, remote or "".join(traceback.format_exception(error))]))
-    return {"phase": "failed", "text": first, "details": details}
+    # An error of ours says what to do, and brings a rank's traceback along; our own calls would only hide that.
+    details = rest if isinstance(error, PipelabError) else "".join(traceback.format_exception(error))
+    return {"phase": "failed", "text": first, "details": details.strip()}
 
 
 def _sources() -> tuple[str, str]:

@@ -10,16 +10,17 @@ from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
 from pipelab.report import Report
 from pipelab.units import format_count
+from pipelab.viz.value_names import tail, value_names
 
 Policy = Callable[..., Plan]
 POLICIES: dict[str, Policy] = {"uniform": uniform, "equal_size": equal_size}
 # More stages than this can be set from code; the buttons end here.
 MAX_PRESET_STAGES = 32
-_NAME_LENGTH = 28
 
 
 def graph_state(graph: Graph) -> dict[str, Any]:
     """The graph as columns of plain JSON: blocks, parameters by the ops that read them, and legal cuts."""
+    names = value_names(graph)
     values: dict[str, int] = {}
     tensors: list[list[Any]] = []
     alive = []
@@ -27,7 +28,7 @@ def graph_state(graph: Graph) -> dict[str, Any]:
         for tensor in point.tensors:
             if tensor.name not in values:
                 values[tensor.name] = len(tensors)
-                tensors.append([_describe(tensor), tensor.num_bytes])
+                tensors.append([_describe(names[tensor.name], tensor), tensor.num_bytes])
         alive.append([values[tensor.name] for tensor in point.tensors])
     return {
         "model": graph.model,
@@ -108,18 +109,14 @@ def _weights(graph: Graph) -> list[list[Any]]:
     for name, uses in graph.weight_uses.items():
         weight = graph.weight_by_name[name]
         if weight.kind == "parameter":
-            label = " = ".join(_short(text) for text in names[name]) if len(uses) > 1 else ""
+            label = " = ".join(tail(text) for text in names[name]) if len(uses) > 1 else ""
             rows.append([list(uses), weight.num_elements, weight.num_bytes, label])
     return rows
 
 
-def _describe(tensor: TensorInfo) -> str:
+def _describe(name: str, tensor: TensorInfo) -> str:
     shape = "×".join(map(str, tensor.shape)) or "scalar"
-    return f"{_short(tensor.name)} ({shape} {tensor.dtype})"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"
+    return f"{name} ({shape} {tensor.dtype})"
 
 
 def largest_that_works(presets: Sequence[list[int] | str | None], num_stages: int) -> int:

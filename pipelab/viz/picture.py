@@ -1,7 +1,7 @@
 """What a stage graph shows, before anybody draws it: boxes and labelled links between them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 from pipelab.graph import Graph, TensorInfo, Weight
 from pipelab.plan import Plan, Stage, shorten
 from pipelab.units import format_bytes, format_count
+from pipelab.viz.value_names import cut_off, tail, value_names
 
 # A value that more pieces read than this (a mask, positions) gets a badge instead of an arrow to each of them.
 MAX_FAN_OUT = 8
@@ -67,7 +68,11 @@ def stage_picture(plan: Plan) -> Picture:
     links = [
         *_ends(graph, plan.num_stages),
         *(Link(b.index, b.index + 1, format_bytes(b.num_bytes), "boundary") for b in plan.boundaries),
-        *(Link(s, t, _values_text(values), "skip") for (s, t), values in ranges.transfers().items() if t > s + 1),
+        *(
+            Link(s, t, _values_text(ranges.names, values), "skip")
+            for (s, t), values in ranges.transfers().items()
+            if t > s + 1
+        ),
         *ranges.tied(),
     ]
     boxes = tuple(Box(stage.index, _stage_lines(stage)) for stage in plan.stages)
@@ -83,7 +88,7 @@ def block_picture(plan: Plan) -> Picture:
             start, stop = max(block.start, stage.start), min(block.stop, stage.stop)
             if start < stop:
                 part = "" if (start, stop) == (block.start, block.stop) else " (part)"
-                boxes.append(Box(stage.index, (_cut_off(block.label) + part, *_weight_lines(graph, start, stop))))
+                boxes.append(Box(stage.index, (tail(block.label) + part, *_weight_lines(graph, start, stop))))
                 bounds.append((start, stop))
     ranges = _Ranges(graph, bounds)
     stage_of = [*(box.stage for box in boxes), -1]
@@ -94,7 +99,7 @@ def block_picture(plan: Plan) -> Picture:
         if a != b or (i, i + 1) in transfers
     ]
     skips = [
-        Link(s, t, _values_text(values) if t == len(boxes) or stage_of[s] != stage_of[t] else "", "skip")
+        Link(s, t, _values_text(ranges.names, values) if t == len(boxes) or stage_of[s] != stage_of[t] else "", "skip")
         for (s, t), values in transfers.items()
         if t > s + 1
     ]
@@ -109,6 +114,7 @@ class _Ranges:
     def __init__(self, graph: Graph, bounds: Sequence[tuple[int, int]]) -> None:
         self.graph, self.bounds = graph, bounds
         self._stops = [stop for _, stop in bounds]
+        self.names = value_names(graph)
 
     def at(self, op: int) -> int:
         """The range an op lies in; the one after the last for the model's outputs, -1 for its inputs."""
@@ -163,7 +169,7 @@ class _Ranges:
         if len(weights) > 1:
             return f"shared: {len(weights)} weights, {size} in both"
         names = [w.name for w in self.graph.weights if w.tied_to == weights[0].name]
-        texts = [_cut_off(self.graph.short(name).removesuffix(".weight")) for name in names]
+        texts = [tail(self.graph.short(name).removesuffix(".weight")) for name in names]
         same = " = ".join(texts) if len(texts) <= 2 else f"{texts[0]} and {len(texts) - 1} other names"
         return f"{'tied' if len(names) > 1 else 'shared'}: {same}, {size} in both"
 
@@ -199,27 +205,23 @@ def _headings(plan: Plan, ranges: _Ranges, stage_of: Sequence[int]) -> tuple[str
             badges.setdefault(stage, []).append(tensor)
     return tuple(
         ", ".join([f"stage {stage.index}", *_size_lines(stage.num_params, stage.param_bytes)])
-        + (f" · broadcast input: {_values_text(badges[stage.index])}" if stage.index in badges else "")
+        + (f" · broadcast input: {_values_text(ranges.names, badges[stage.index])}" if stage.index in badges else "")
         for stage in plan.stages
     )
 
 
-def _values_text(tensors: Sequence[TensorInfo]) -> str:
-    name = _cut_off(tensors[0].name) if len(tensors) == 1 else f"{len(tensors)} values"
+def _values_text(names: Mapping[str, str], tensors: Sequence[TensorInfo]) -> str:
+    name = names[tensors[0].name] if len(tensors) == 1 else f"{len(tensors)} values"
     return f"{name}, {format_bytes(sum(tensor.num_bytes for tensor in tensors))}"
 
 
 def _inputs_text(graph: Graph) -> str:
-    names = [_cut_off(tensor.name) for tensor in graph.inputs]
+    names = [cut_off(tensor.name) for tensor in graph.inputs]
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _title(plan: Plan) -> str:
     return f"{plan.graph.model} in {plan.num_stages} stages (batch of {plan.graph.batch_size})"
-
-
-def _cut_off(text: str) -> str:
-    return text if len(text) <= _LABEL_LENGTH else f"{text[: _LABEL_LENGTH - 1]}…"
 
 
 def _wrapped(text: str) -> list[str]:
@@ -231,5 +233,5 @@ def _wrapped(text: str) -> list[str]:
             lines[-1] = joined
         else:
             lines[-1] += ","
-            lines.append(_cut_off(part))
+            lines.append(cut_off(part))
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} lines more"]

@@ -14,6 +14,7 @@ from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
 from pipelab.units import format_bytes, format_count, format_seconds
+from pipelab.viz.value_names import value_names
 
 pytestmark = pytest.mark.browser
 
@@ -104,7 +105,9 @@ def test_the_divider_in_hand_says_what_crosses(open_page) -> None:
     page = open_page()
     drag(page, 0, 1, release=False)
     cut = Plan(GRAPH, cuts_of(page)).boundaries[0]
-    crossing = " + ".join(map(str, cut.tensors))
+    names = value_names(GRAPH)
+    crossing = " + ".join(str(dataclasses.replace(tensor, name=names[tensor.name])) for tensor in cut.tensors)
+    assert "h.2: add" in crossing
     assert page.locator(".pl-tip").text_content() == f"{cut.label}: {crossing}, {format_bytes(cut.num_bytes)} per batch"
 
 
@@ -209,6 +212,35 @@ def test_a_drag_fades_the_timeline_measured_before(open_page) -> None:
     assert texts(page, ".pl-stale") == []
 
 
+def test_a_timeline_has_ticks_in_one_unit(open_page) -> None:
+    page = open_page(ran=True)
+    ticks = [text for text in texts(page, ".pl-timeline-svg > text:not([class], [x='0'])") if text[0].isdigit()]
+    assert ticks[0] == "0"
+    assert len({tick.split()[1] for tick in ticks[1:]}) == 1
+
+
+def test_the_tip_goes_with_the_mouse_and_stays_with_the_keyboard(open_page) -> None:
+    page = open_page()
+    drag(page, 0, -60, release=False)
+    assert page.locator(".pl-tip").is_visible()
+    assert page.get_by_label("Cut between").is_hidden()
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    assert page.locator(".pl-tip").is_hidden()
+    assert page.get_by_label("Cut between").is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".pl-tip").is_visible()
+
+
+def test_cancel_is_readable_under_the_mouse(open_page) -> None:
+    page = open_page(ran=True)
+    run = page.locator(".pl-run")
+    run.evaluate("(run) => { run.disabled = false; run.classList.add('pl-cancel'); }")
+    run.hover()
+    ink, ground = (run.evaluate(f"(run) => getComputedStyle(run).{name}") for name in ("color", "backgroundColor"))
+    assert (ink, ground) == ("rgb(0, 0, 0)", "color(srgb 0.95 0.95 0.95)")
+
+
 def test_a_saved_page_says_why_it_cannot_run(open_page) -> None:
     page = open_page()
     assert page.get_by_role("button", name="Run").is_disabled()
@@ -230,7 +262,7 @@ def test_names_are_text_whatever_they_contain(open_page, name: str) -> None:
     graph = gpt2_graph(3, model=name)
     blocks = tuple(dataclasses.replace(block, label=f"{name}.{index}") for index, block in enumerate(graph.blocks))
     ops = tuple(
-        dataclasses.replace(op, output=dataclasses.replace(op.output, name=f"{name}{op.name}"))
+        dataclasses.replace(op, name=f"{name}{op.name}", output=dataclasses.replace(op.output, name=f"{name}{op.name}"))
         for op in graph.ops
         if op.output
     )

@@ -10,7 +10,7 @@ import traitlets
 from graphs import gpt2_graph, mlp_graph
 from runs import Runner
 
-from pipelab.errors import Cancelled, LaunchError, SplitError
+from pipelab.errors import Cancelled, LaunchError, SplitError, StageError
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, threshold, uniform
 from pipelab.viz.explorer import Explorer
@@ -188,6 +188,18 @@ def test_the_button_runs_in_the_background_and_tells_how_it_ended() -> None:
     assert ended.wait(10)
     assert explorer._run_state["text"] == "ZeroDivisionError: ours"
     assert "raise_it" in explorer._run_state["details"]
+
+
+def test_details_of_a_failed_rank_are_its_traceback_once() -> None:
+    failed = StageError(
+        "Rank 1 failed.\n\nTraceback of rank 1:\nKeyError", rank=1, stage=1, remote_traceback="KeyError"
+    )
+    killed = StageError("Rank 1 was killed.", rank=1, stage=1)
+    for error, details in ((failed, "Traceback of rank 1:\nKeyError"), (killed, "")):
+        explorer = make(Runner(during=raising(error)))
+        with pytest.raises(StageError):
+            explorer.run()
+        assert explorer._run_state["details"] == details
 
 
 def test_the_button_says_why_there_is_no_run() -> None:

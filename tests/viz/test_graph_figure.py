@@ -67,7 +67,7 @@ def test_a_tied_weight_is_an_arc_between_the_stages_that_hold_it() -> None:
 
 def test_a_value_that_passes_a_stage_is_an_arc_past_it() -> None:
     plan = split_at(skip_graph(), [1, 2, 3])
-    assert links(stage_picture(plan).links, "skip") == [(1, 3, "linear_0, 32 B"), (-1, 3, "late, 32 B")]
+    assert links(stage_picture(plan).links, "skip") == [(1, 3, "a: linear_0, 32 B"), (-1, 3, "late, 32 B")]
 
 
 def test_nothing_passes_an_empty_last_stage_by() -> None:
@@ -86,7 +86,7 @@ def test_blocks_stand_under_the_heading_of_their_stage() -> None:
 def test_a_value_that_many_blocks_read_is_a_badge() -> None:
     picture = block_picture(uniform(GPT2, num_stages=4))
     assert not links(picture.links, "skip")
-    assert all(heading.endswith("broadcast input: le_0, 128 B") for heading in picture.headings)
+    assert all(heading.endswith("broadcast input: embed: le_0, 128 B") for heading in picture.headings)
     few = block_picture(uniform(gpt2_graph(3, hidden=8, vocab=9), num_stages=3))
     assert [(s, t) for s, t, _ in links(few.links, "skip")] == [(0, 2), (0, 3)]
     assert not any("broadcast" in heading for heading in few.headings)

@@ -48,7 +48,7 @@ export function formatSeconds(seconds) {
   }
 }
 
-const percent = (share) => `${fixed(share * 100, 0)} %`;
+const percent = (share) => `${fixed(share * 100, 0)}%`;
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;
 
@@ -427,6 +427,7 @@ class Ribbon {
   /** Say what crosses the cut in hand; no index hides it. */
   showTip(cuts, index) {
     this.tip.hidden = index === null;
+    this.view.hint.classList.toggle("pl-covered", index !== null);
     if (index === null) return;
     const cut = this.view.model.cut(cuts[index]);
     const names = cut.alive.slice(0, 3).map((tensor) => this.view.model.data.tensors[tensor][0]);
@@ -633,7 +634,7 @@ class TimelinePane {
     if (!report) return;
     const { ruler } = this.view;
     const left = Math.ceil(ruler.width("rank 88")) + 8;
-    const right = Math.ceil(ruler.width("idle 100 %")) + 10;
+    const right = Math.ceil(ruler.width("idle 100%")) + 10;
     const row = report.rows.length > 8 ? 18 : 22;
     const height = report.rows.length * row + 20;
     const span = width - left - right;
@@ -692,8 +693,9 @@ class TimelinePane {
     const parts = [];
     const { ruler } = this.view;
     const step = niceStep(end / Math.max(2, (right - x(0)) / 130));
-    for (let time = 0; step && time <= end * 1.0001; time += step) {
-      const text = time ? formatSeconds(time) : "0";
+    for (let index = 0; step && index * step <= end * 1.0001; index++) {
+      const time = index * step;
+      const text = tickText(time, step, end);
       const half = ruler.width(text) / 2;
       parts.push(svg("path", { class: "pl-axis", d: `M${x(time)} ${y - 2}v4` }));
       if (x(time) + half <= right + half) {
@@ -717,6 +719,14 @@ function niceStep(least) {
   if (!(least > 0)) return 0;
   const power = 10 ** Math.floor(Math.log10(least));
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least * 0.9999);
+}
+
+/** The time at a tick, all ticks in one unit and with as many decimals as their step needs. */
+function tickText(time, step, end) {
+  if (!time) return "0";
+  const [factor, unit] = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]].find(([factor]) => end >= factor) ?? [1e-6, "µs"];
+  const digits = Math.max(0, -Math.floor(Math.log10(step / factor) + 1e-9));
+  return `${fixed(time / factor, digits)} ${unit}`;
 }
 
 class Controls {
@@ -826,6 +836,7 @@ class View {
     this.cuts = [...model.get("cuts")];
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.drag = null;
+    this.byKeys = true;
     this.note = null;
     this.pending = false;
     this.listening = new AbortController();
@@ -863,12 +874,13 @@ class View {
     this.links = new Links(this);
     this.timeline = new TimelinePane(this);
     this.controls = new Controls(this);
-    const hint = el("div", { class: "pl-hint" });
-    hint.append(el("label", { text: "Drag ◆ to cut between " }), el("span", { text: "width: parameters" }));
-    hint.firstChild.append(this.controls.level);
+    this.hint = el("div", { class: "pl-hint" });
+    this.hint.append(el("label", { text: "Drag ◆ to cut between " }), el("span", { text: "width: parameters" }));
+    this.hint.firstChild.append(this.controls.level);
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}` });
-    this.root.append(title, this.help, this.verdict, this.bar, this.details, hint, this.ribbon.node, this.stages.node);
+    this.root.append(title, this.help, this.verdict, this.bar, this.details, this.hint, this.ribbon.node, this.stages.node);
     this.root.append(this.links.node, this.timeline.node, this.controls.node, this.controls.form);
+    this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
     this.wire();
   }
@@ -881,6 +893,10 @@ class View {
       this.help.hidden = !this.help.hidden;
       set(this.helpButton, { "aria-expanded": `${!this.help.hidden}` });
     });
+    // The tip of a focused divider stays for the keyboard, and goes with the mouse.
+    for (const [event, byKeys] of [["keydown", true], ["pointerdown", false]]) {
+      this.root.addEventListener(event, () => { this.byKeys = byKeys; }, { signal, capture: true });
+    }
     on(controls.uniform, "click", () => this.usePolicy("uniform", this.cuts.length + 1));
     on(controls.equal, "click", () => this.usePolicy("equal_size", this.cuts.length + 1));
     on(controls.threshold, "click", () => this.toggleThreshold());
@@ -889,6 +905,8 @@ class View {
       this.layout();
     });
     on(controls.run, "click", () => this.pressRun());
+    // A traceback ends with what happened.
+    on(this.details, "toggle", () => { this.details.lastChild.scrollTop = this.details.lastChild.scrollHeight; });
     on(this.verdictAction, "click", () => this.note?.action?.run());
     this.listeners = {
       "change:cuts": () => {
@@ -968,7 +986,8 @@ class View {
     this.verdictAction.hidden = !note?.action;
     this.verdictAction.textContent = note?.action?.text ?? "";
     this.bar.hidden = !running;
-    this.bar.firstChild.style.width = `${Math.round(100 * (run.fraction ?? 0))}%`;
+    this.bar.classList.toggle("pl-unknown", run.fraction === null);
+    this.bar.firstChild.style.width = run.fraction === null ? "" : `${Math.round(100 * (run.fraction ?? 0))}%`;
     this.details.hidden = kind !== "failed" || !run.details;
     this.details.lastChild.textContent = run.details ?? "";
   }
@@ -988,7 +1007,7 @@ class View {
     on("focus", () => this.ribbon.showTip(this.cuts, index));
     on("blur", () => this.ribbon.showTip(this.cuts, null));
     on("pointerenter", () => !this.drag && this.ribbon.showTip(this.cuts, index));
-    on("pointerleave", () => !this.drag && document.activeElement !== handle && this.ribbon.showTip(this.cuts, null));
+    on("pointerleave", () => !this.drag && !(this.byKeys && document.activeElement === handle) && this.ribbon.showTip(this.cuts, null));
     return handle;
   }
 
