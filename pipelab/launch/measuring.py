@@ -1,5 +1,6 @@
 """Repeats steps until their median means something, and says on what they were measured."""
 
+import math
 import platform
 import sys
 import time
@@ -44,7 +45,7 @@ def measure_steps(runner: Runner, patience: Patience, repeats: int | None, progr
 
 def _expected(done: int, elapsed_s: float) -> int:
     """How many steps will fit in the time, judged by those done."""
-    return min(MAX_STEPS, max(done, round(done * MEASURE_S / elapsed_s))) if done else MAX_STEPS
+    return min(MAX_STEPS, max(done, math.ceil(done * MEASURE_S / elapsed_s))) if done else MAX_STEPS
 
 
 def middle(records: Sequence[StepRecord]) -> StepRecord:
