@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
+from numbers import Integral, Real
 
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
@@ -73,8 +74,8 @@ def threshold(traced: HasGraph | Graph, *, max_params: float | None = None, num_
         budget = smallest_budget(charges, num_stages)
     else:
         assert max_params is not None
-        if not 0 <= max_params < float("inf"):
-            raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {max_params}.")
+        if not isinstance(max_params, Real) or not 0 <= max_params < float("inf"):
+            raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {max_params!r}.")
         budget = int(max_params)
     cuts = to_legal(graph, charges, greedy_cuts(charges, budget))
     return Plan(graph, cuts, f"threshold (PiPPy, greedy; at most {budget:,} elements per stage)")
@@ -169,6 +170,8 @@ def _example(graph: Graph) -> str:
 
 
 def _check_num_stages(num_stages: int) -> None:
+    if not isinstance(num_stages, Integral) or isinstance(num_stages, bool):
+        raise SplitError(f"num_stages must be a whole number; it is {num_stages!r}.")
     if num_stages < 1:
         raise SplitError(f"num_stages must be 1 or more; it is {num_stages}.")
 
@@ -180,7 +183,8 @@ def _equal_budget(graph: Graph, num_stages: int) -> int:
 
 def _refusal(graph: Graph, charges: Charges, num_stages: int, made: int) -> str:
     budget = _equal_budget(graph, num_stages)
-    works = next(n for n in range(num_stages - 1, 0, -1) if len(greedy_cuts(charges, _equal_budget(graph, n))) >= n - 1)
+    most = min(num_stages - 1, len(charges) + 1)  # no op that weighs something is cut twice
+    works = next(n for n in range(most, 0, -1) if len(greedy_cuts(charges, _equal_budget(graph, n))) >= n - 1)
     return (
         f"equal_size cannot make {num_stages} stages of {graph.model}: {_reason(graph, charges, budget)} "
         f"The greedy pass makes {plural(made, 'stage')}. The largest number of stages below {num_stages} that "

@@ -116,6 +116,19 @@ def test_the_number_of_stages_is_positive(num_stages: int) -> None:
             policy(mlp_graph(), num_stages=num_stages)
 
 
+@pytest.mark.parametrize("num_stages", [2.0, "2", None, True])
+def test_the_number_of_stages_is_whole(num_stages: object) -> None:
+    for policy in (equal_size, uniform, threshold):
+        with pytest.raises(SplitError, match=r"whole number|pass one of them"):
+            policy(mlp_graph(), num_stages=num_stages)  # type: ignore[operator]
+
+
+def test_a_huge_number_of_stages_is_refused_at_once() -> None:
+    """The search for a number that works went down one by one from what was asked."""
+    with pytest.raises(SplitError, match=r"below 1000000000000 that works is 3\."):
+        equal_size(mlp_graph(2), num_stages=10**12)
+
+
 # --- threshold ----------------------------------------------------------------------------------------
 
 
