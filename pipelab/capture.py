@@ -55,6 +55,8 @@ def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     names = tuple(bound.arguments)
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD and name in bound.arguments:
+            # In one order, however they were written: it is the order of the program's inputs.
+            bound.arguments[name] = dict(sorted(bound.arguments[name].items()))
             names = (*(n for n in names if n != name), *bound.arguments[name])
     if "use_cache" in signature.parameters and "use_cache" not in bound.arguments:
         # A cache would become a second output of the traced program.
@@ -108,6 +110,7 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
 
     args, kwargs = pytree.tree_map(opened, (call.args, dict(call.kwargs)))
     with _untouched(model), torch.no_grad():
+        _name_keywords(model, call)
         try:
             dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
@@ -135,6 +138,23 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         for module, attributes in before.items():
             vars(module).clear()
             vars(module).update(attributes)
+
+
+def _name_keywords(model: nn.Module, call: Call) -> None:
+    """Write out a `**kwargs` of forward by the names of this call: export counts it and them (torch 2.13)."""
+    signature = inspect.signature(model.forward)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    extra = [name for name in call.kwargs if name not in {p.name for p in parameters}]
+    if not extra:
+        return
+    forward = model.forward
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra]
+    named.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    model.forward = named  # `_untouched` takes it away again
 
 
 def _explain(model: nn.Module, error: BaseException) -> str:

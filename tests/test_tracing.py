@@ -99,6 +99,28 @@ def test_arguments_forward_does_not_take_are_refused() -> None:
         pipelab.trace(zoo.Mlp().eval(), torch.zeros(2, 4), mask=torch.zeros(2))
 
 
+class Wrapper(nn.Module):
+    """Hands on whatever it is given, as adapters around a model do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = zoo.DictOutput()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+def test_a_forward_of_any_keywords_is_traced() -> None:
+    """torch.export 2.13 counts `kwargs` as an argument besides those in it."""
+    model = Wrapper().eval()
+    x, scale = torch.randn(8, 4), torch.ones(4)
+    traced = pipelab.trace(model, x=x, scale=scale)
+    assert {info.name for info in traced.graph.inputs} == {"x", "scale"}
+    for bound, info in zip(traced.bind((), {"scale": scale, "x": x}), traced.graph.inputs, strict=True):
+        assert bound.shape == info.shape
+    assert "forward" not in vars(model)
+
+
 def test_inputs_must_agree_on_their_rows() -> None:
     model, inputs = zoo.build("opt")
     traced = pipelab.trace(model, **inputs)
