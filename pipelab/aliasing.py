@@ -15,6 +15,9 @@ _MAY_RETURN_INPUT = frozenset(
     {"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "type_as", "broadcast_tensors"}
 )
 
+# These read memory outside the tensor they are given, which a copy of that tensor does not have.
+_READ_AROUND = frozenset({"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"})
+
 
 @dataclass
 class Memory:
@@ -22,11 +25,13 @@ class Memory:
 
     Attributes:
         writes: Ops that write to a group's memory, by any key of the group.
+        reads_around: Ops that read a group's memory outside the tensor they are given, with that tensor's key.
     """
 
     _parent: dict[int | str, int | str] = field(default_factory=dict)
     _by_storage: dict[int, int | str] = field(default_factory=dict)
     writes: dict[int | str, list[int]] = field(default_factory=dict)
+    reads_around: list[tuple[int, int | str]] = field(default_factory=list)
 
     def root(self, key: int | str) -> int | str:
         """The key that stands for the group."""
@@ -57,6 +62,8 @@ class Memory:
         if schema.name.removeprefix("aten::") in _MAY_RETURN_INPUT:
             for argument in _nodes(node.args[:1]):
                 self.join(index, key_of[argument])
+        if schema.name.removeprefix("aten::") in _READ_AROUND:
+            self.reads_around += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
         named = {argument.name: position for position, argument in enumerate(schema.arguments)}
         for argument in schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -109,7 +116,18 @@ def illegal_cuts(
             illegal.update(_span(weights, members[root], weight_reads, last_use))
         else:
             illegal.update(_torn(members[root], last_write, last_use, num_ops))
+    for op, source in memory.reads_around:
+        illegal.update(_cropped(memory, op, source, last_use))
     return illegal
+
+
+def _cropped(memory: Memory, op: int, source: int | str, last_use: dict[int, int]) -> range:
+    """Cuts that a view crosses without the memory around it, which this op reads."""
+    root = memory.root(source)
+    if source == root:  # the whole of its memory crosses
+        return range(0)
+    views = [value for value in last_use if value != root and memory.root(value) == root]
+    return range(max(min(views), 0) + 1, op + 1)
 
 
 def _span(weights: list[str], values: list[int], weight_reads: dict[str, list[int]], last_use: dict[int, int]) -> range:

@@ -127,6 +127,19 @@ class InPlace(nn.Module):
         return total + left
 
 
+class ReadsAround(nn.Module):
+    """`as_strided` reaches, through a view, for memory outside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        rows = torch.as_strided(hidden[:, 2:6].relu_()[:, 1:], (x.shape[0], 4), (8, 1), 0)
+        return self.last(hidden.tanh()) + rows
+
+
 class DictOutput(nn.Module):
     """A dict with a tuple, a constant and None in it; one output is made early."""
 
@@ -217,6 +230,7 @@ PLAIN: dict[str, Case] = {
     "batch_norm": _plain(BatchNormNet, x=_floats(BATCH, 3, 8, 8)),
     "multi_output": _plain(MultiOutput, x=_floats(BATCH, 4)),
     "in_place": _plain(InPlace, x=_floats(BATCH, 4)),
+    "reads_around": _plain(ReadsAround, x=_floats(BATCH, 4)),
     "dict_output": _plain(DictOutput, x=_floats(BATCH, 4), scale=_floats(4)),
     "pass_on": _plain(PassOn, x=_floats(BATCH, 4)),
     "marked": _plain(Marked, x=_floats(BATCH, 4)),
