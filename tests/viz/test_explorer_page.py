@@ -247,6 +247,29 @@ def test_a_saved_page_says_why_it_cannot_run(open_page) -> None:
     assert texts(page, ".pl-refusal") == ["Saved page: dragging works, Run needs the notebook."]
 
 
+WITHOUT_KERNEL = """async () => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const module = URL.createObjectURL(new Blob([read("pipelab-source")], { type: "text/javascript" }));
+  const { default: widget } = await import(module);
+  const state = { ...read("pipelab-state"), _run_refusal: "" };
+  const send = () => { throw new Error("Cannot send"); };
+  const model = { get: (name) => state[name], set() {}, on() {}, off() {}, save_changes() {}, send };
+  widget.render({ model, el: document.getElementById("pipelab-explorer") });
+}"""
+
+
+def test_run_says_so_when_the_kernel_is_gone(open_page) -> None:
+    page = open_page()
+    page.evaluate(WITHOUT_KERNEL)
+    run = page.get_by_role("button", name="Run")
+    run.click()
+    assert texts(page, ".pl-refusal") == ["Not connected: dragging works, Run does not. Run the cell again."]
+    assert run.is_disabled()
+    assert run.text_content() == "Run"
+    handles(page).first.press("ArrowLeft")
+    check_numbers(page, GRAPH)
+
+
 NAMES = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",

@@ -1169,7 +1169,7 @@ class View {
   /** Ask Python for the stages a threshold needs; null asks for the smallest that keeps the number of stages. */
   askThreshold(maxParams) {
     clearTimeout(this.thresholdTimer);
-    const ask = () => this.traits.send({ type: "threshold", max_params: maxParams, num_stages: this.cuts.length + 1 });
+    const ask = () => this.send({ type: "threshold", max_params: maxParams, num_stages: this.cuts.length + 1 });
     this.thresholdTimer = setTimeout(ask, maxParams === null ? 0 : 200);
   }
 
@@ -1189,14 +1189,28 @@ class View {
     this.commit(this.thresholdCuts);
   }
 
+  /** Send Python a message; false, and Run is off, if the kernel that made this explorer is gone. */
+  send(message) {
+    try {
+      this.traits.send(message);
+    } catch {
+      this.refusal = "Not connected: dragging works, Run does not. Run the cell again.";
+      this.pending = false;
+      if (this.run.phase === "running") this.run = { phase: "idle" };
+      this.paint();
+      return false;
+    }
+    return true;
+  }
+
   pressRun() {
     if (this.run.phase === "running" || this.pending) {
-      this.traits.send({ type: "cancel" });
+      this.send({ type: "cancel" });
       return;
     }
+    if (!this.send({ type: "run" })) return;
     this.pending = true;
     this.note = null;
-    this.traits.send({ type: "run" });
     clearTimeout(this.answerTimer);
     this.answerTimer = setTimeout(() => {
       if (!this.pending) return;
