@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,15 @@ class HasGraph(Protocol):
 
 
 def graph_of(traced: "HasGraph | Graph") -> Graph:
-    """The graph of a trace; a graph is its own."""
-    return traced if isinstance(traced, Graph) else traced.graph
+    """The graph of a trace; a graph is its own.
+
+    Raises:
+        SplitError: It is neither: names what it is.
+    """
+    graph = traced if isinstance(traced, Graph) else getattr(traced, "graph", None)
+    if not isinstance(graph, Graph):
+        raise SplitError(f"A {type(traced).__name__} cannot be split: pass what pipelab.trace(model, ...) returned.")
+    return graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,9 @@ class Plan:
     policy: str = "split_at"
 
     def __post_init__(self) -> None:
+        for cut in self.cuts:
+            if not isinstance(cut, Integral):
+                raise SplitError(f"A cut is the position of an op, a whole number; it is {cut!r}.")
         object.__setattr__(self, "cuts", tuple(int(cut) for cut in self.cuts))
         if any(a >= b for a, b in pairwise(self.cuts)):
             raise SplitError(f"The cuts must ascend without repetition, so that no stage is empty: {self.cuts}.")
@@ -178,12 +189,14 @@ class Plan:
             traced: The trace, or its graph.
 
         Raises:
-            SplitError: The file is not a plan, or a cut has no place in this model.
+            SplitError: The file is not a plan, or is of another model, or a cut has no place in this one.
         """
         try:
             data = json.loads(Path(path).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SplitError(f"{path} is not a plan: it is not JSON ({error}).") from error
+        except OSError as error:
+            raise SplitError(f"There is no plan to read at {path}: {error.strerror}.") from error
         return cls.from_json(data, traced, source=str(path))
 
     @classmethod
@@ -199,6 +212,11 @@ class Plan:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SplitError(f"{source} is not a plan: its split_points are not a list of names.")
         graph = graph_of(traced)
+        if data.get("model") != graph.model:
+            raise SplitError(
+                f"{source} is a plan of {data.get('model')}, and this is a trace of {graph.model}. To try its cuts "
+                f"here, use split_at(traced, {names})."
+            )
         return cls(graph, tuple(resolve(graph, name) for name in names), str(policy))
 
     def __repr__(self) -> str:

@@ -161,7 +161,9 @@ def _position(graph: Graph, point: str | int, end: SplitPoint) -> int:
         raise SplitError(f"{point!r} must be cut at SplitPoint.BEGINNING or SplitPoint.END, not {end!r}.")
     if isinstance(point, str):
         return resolve(graph, point, end)
-    check_legal(graph, point)
+    if not isinstance(point, Integral):
+        raise SplitError(f"A place to cut is a name or the position of an op; it is {point!r}.")
+    check_legal(graph, int(point))
     return int(point)
 
 

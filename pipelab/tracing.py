@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -146,14 +147,16 @@ class Trace:
         reason = self._indivisible
         if num_microbatches is None:
             num_microbatches = 1 if reason else min(batch_size, 2 * num_stages)
+        if not isinstance(num_microbatches, Integral):
+            raise InputError(f"num_microbatches must be a whole number; it is {num_microbatches!r}.")
         if not 1 <= num_microbatches <= batch_size:
             raise InputError(
                 f"num_microbatches must be between 1 and the batch of {batch_size}; it is {num_microbatches}."
             )
         if num_microbatches > 1 and reason:
             raise InputError(f"{num_microbatches} micro-batches are not possible: {reason} Use num_microbatches=1.")
-        share, rest = divmod(batch_size, num_microbatches)
-        return tuple(share + (index < rest) for index in range(num_microbatches))
+        share, rest = divmod(batch_size, int(num_microbatches))
+        return tuple(share + (index < rest) for index in range(int(num_microbatches)))
 
     @cached_property
     def output_batched(self) -> tuple[bool, ...]:

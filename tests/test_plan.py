@@ -72,13 +72,39 @@ def test_file_holds_names_and_another_trace_resolves_them(tmp_path: Path) -> Non
         ("[]", "format"),
         ('{"format": "pipelab-plan", "version": 9}', "version 9"),
         ('{"format": "pipelab-plan", "version": 1, "split_points": [3]}', "list of names"),
-        ('{"format": "pipelab-plan", "version": 1, "split_points": ["transformer.h.7"]}', "Similar: 'transformer.h"),
+        (
+            '{"format": "pipelab-plan", "version": 1, "model": "GPT2LMHeadModel", "split_points": ["transformer.h.7"]}',
+            "Similar: 'transformer.h",
+        ),
     ],
 )
 def test_file_that_is_no_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(SplitError, match=said):
         Plan.load(tmp_path / "plan.json", GPT2)
+
+
+def test_plan_of_another_model_is_refused_though_its_names_exist_here(tmp_path: Path) -> None:
+    model, inputs = zoo.build("shared_block")
+    other = pipelab.trace(model, **inputs)
+    pipelab.split_at(other, ["head"]).save(tmp_path / "plan.json")
+    with pytest.raises(SplitError, match=r"plan of SharedBlock.*trace of Tied.*split_at\(traced, \['head'\]\)"):
+        Plan.load(tmp_path / "plan.json", TIED)
+    with pytest.raises(SplitError, match="no plan to read"):
+        Plan.load(tmp_path / "elsewhere.json", TIED)
+
+
+@pytest.mark.parametrize("place", [2.5, None, b"head"])
+def test_place_that_is_neither_name_nor_position_is_refused(place: object) -> None:
+    with pytest.raises(SplitError, match="name or the position"):
+        pipelab.split_at(TIED, [place])  # type: ignore[list-item]
+    with pytest.raises(SplitError, match="whole number"):
+        Plan(TIED.graph, (place,))  # type: ignore[arg-type]
+
+
+def test_what_was_not_traced_cannot_be_split() -> None:
+    with pytest.raises(SplitError, match=r"A Tied cannot be split: pass what pipelab\.trace"):
+        pipelab.uniform(zoo.Tied(), num_stages=2)  # type: ignore[arg-type]
 
 
 def test_illegal_cut_names_the_nearest_legal_one() -> None:

@@ -138,6 +138,8 @@ def test_microbatch_sizes_are_tensor_split() -> None:
     assert traced.microbatch_sizes(8, None, 3) == (2, 2, 1, 1, 1, 1)
     with pytest.raises(InputError, match="between 1 and the batch of 4"):
         traced.microbatch_sizes(4, 5, 2)
+    with pytest.raises(InputError, match="whole number"):
+        traced.microbatch_sizes(4, 2.0, 2)  # type: ignore[arg-type]
 
 
 class Loss(nn.Module):
