@@ -11,7 +11,16 @@ PipelabError
 
 
 class PipelabError(Exception):
-    """The root of every error pipelab raises on purpose."""
+    """The root of every error pipelab raises on purpose.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval()
+        >>> try:
+        ...     pipelab.uniform(pipelab.trace(model, torch.zeros(6, 4)), num_stages=3)
+        ... except pipelab.PipelabError as error:
+        ...     print(type(error).__name__)
+        SplitError
+    """
 
 
 class TraceError(PipelabError):

@@ -21,6 +21,11 @@ class Event:
         start_s: Start on the timeline's one clock; the first event of a step starts at about 0.
         end_s: End on that clock.
         num_bytes: Bytes moved by a send or a receive.
+
+    Example:
+        >>> event = pipelab.Event(rank=0, stage=0, microbatch=1, kind="F", start_s=0.5, end_s=1.5)
+        >>> event.end_s - event.start_s
+        1.0
     """
 
     rank: int
@@ -42,6 +47,13 @@ class Timeline:
         num_stages: Number of stages.
         num_microbatches: Number of micro-batches.
         source: Where it comes from: "measured", or what it was simulated from.
+
+    Example:
+        Two equal stages, one micro-batch: each rank is idle half of the time.
+
+        >>> events = tuple(pipelab.Event(s, s, 0, "F", float(s), s + 1.0) for s in (0, 1))
+        >>> pipelab.Timeline(events, num_ranks=2, num_stages=2, num_microbatches=1).bubble_fraction
+        0.5
     """
 
     events: tuple[Event, ...]

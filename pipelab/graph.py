@@ -167,6 +167,12 @@ class Graph:
         prefix: What labels leave out of module paths: "transformer.".
         legal: The legal cut positions, ascending.
         marks: Where the model's own `forward` called `pipe_split()`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> graph = pipelab.trace(model, torch.zeros(6, 4)).graph
+        >>> [(point.position, point.label, point.num_bytes) for point in graph.cut_points]
+        [(1, 'before 1', 192), (2, 'before 2', 192)]
     """
 
     model: str

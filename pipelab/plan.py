@@ -101,6 +101,18 @@ class Plan:
 
     Raises:
         SplitError: A cut is not legal, or the cuts are not ascending.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> plan = pipelab.split_at(pipelab.trace(model, torch.zeros(6, 4)), ["2"])
+        >>> plan
+        Sequential in 2 stages, split_at (batch of 6)
+        stage  holds  parameters  weights  FLOPs  sends
+        0      0–1            40    160 B    384  192 B
+        1      2              18     72 B    192
+        Stage 0 holds 40 parameters, 1.38 × the mean.
+        >>> plan.with_cuts([1]).boundaries[0].num_bytes
+        192
     """
 
     graph: Graph = field(repr=False)

@@ -32,6 +32,14 @@ class Report:
         environment: Machine, versions, devices, threads and links.
         output: The model's own output; None after `load`.
         predicted: The timeline that was predicted, if one was.
+
+    Example:
+        >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval(), torch.zeros(6, 4)
+        >>> traced = pipelab.trace(model, x)
+        >>> with pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        ...     report = pipe.run(x, num_microbatches=3, repeats=5)
+        >>> len(report.steps_s), report.timeline.num_microbatches, report.output.shape
+        (5, 3, torch.Size([6, 2]))
     """
 
     plan: Plan

@@ -17,7 +17,14 @@ _NAME = re.compile(r"(?P<path>[^:@]*)(@(?P<call>\d+))?(:(?P<target>[^#]+)(#(?P<o
 
 
 class SplitPoint(Enum):
-    """Which end of a module to cut at, as in `torch.distributed.pipelining`."""
+    """Which end of a module to cut at, as in `torch.distributed.pipelining`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> traced = pipelab.trace(model, torch.zeros(6, 4))
+        >>> pipelab.split_at(traced, {"0": pipelab.SplitPoint.END}).split_points
+        ('1',)
+    """
 
     BEGINNING = "beginning"
     END = "end"
