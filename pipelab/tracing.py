@@ -14,7 +14,7 @@ from pipelab.errors import InputError, LaunchError
 from pipelab.graph import Graph
 from pipelab.progress import announce
 from pipelab.recording import Program, record, sort_nodes
-from pipelab.sizes import is_multiple, symbols
+from pipelab.sizes import for_each_tensor, is_multiple, symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +176,29 @@ class Trace:
                     f"output {index} ({node.name}, shape {shape}) has no single batch dimension in front, "
                     "so parts of it cannot be put together."
                 )
+        return self._unrelated
+
+    @cached_property
+    def _unrelated(self) -> str:
+        """Names an output made from all rows of an input that is no part of its batch; empty if there is none.
+
+        Where the model never brings two inputs together row by row, their batches keep symbols of their own.
+        """
+        merged: dict[int, frozenset[Any]] = {}
+        memory = {index: index if op.storage is None else op.storage for index, op in enumerate(self.graph.ops)}
+        for index, (op, node) in enumerate(zip(self.graph.ops, self.program.ops, strict=True)):
+            sources = [merged.get(memory.get(value, value), frozenset()) for value in (index, *op.args)]
+            if not _rows_in(node):
+                sources += [_rows_in(source) for source in node.all_input_nodes if source in self.program.key_of]
+            merged[memory[index]] = frozenset().union(*sources)
+        for index, (value, node) in enumerate(zip(self.graph.outputs, self.program.output_nodes, strict=True)):
+            if merged.get(memory.get(value, value), frozenset()) - _rows_in(node):
+                names = [info.name for info, batched in zip(self.graph.inputs, self.batched, strict=True) if batched]
+                return (
+                    f"output {index} ({node.name}) needs all rows of an input whose rows are not its own "
+                    f"({', '.join(names)}). If one of them has no batch and as many rows only by accident, trace "
+                    "with another batch size."
+                )
         return ""
 
     def unflatten(self, outputs: Sequence[Tensor]) -> Any:
@@ -183,6 +206,13 @@ class Trace:
         tensors = iter(outputs)
         leaves = [next(tensors) if isinstance(output, fx.Node) else output for output in self.program.outputs]
         return pytree.tree_unflatten(leaves, self._out_spec)
+
+
+def _rows_in(node: fx.Node) -> frozenset[Any]:
+    """The batch symbols in the shape of what a node makes."""
+    found: set[Any] = set()
+    for_each_tensor(node.meta["val"], lambda tensor: found.update(*map(symbols, tensor.shape)))
+    return frozenset(found)
 
 
 def _mergeable(node: fx.Node) -> bool:

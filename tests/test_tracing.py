@@ -168,6 +168,35 @@ def test_output_that_cannot_merge_refuses_more_than_one_microbatch(
         traced.microbatch_sizes(4, 2, 2)
 
 
+class Prompt(nn.Module):
+    """Every row of x meets the mean of all rows of the prompt."""
+
+    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
+        result = torch.zeros_like(x)
+        result[:, 0].add_(prompt.mean())
+        return x + result
+
+
+class Towers(nn.Module):
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return image * 2, text + 1
+
+
+def test_an_input_that_has_the_batch_size_by_accident_is_not_split() -> None:
+    """Its parts were averaged, each micro-batch its own, and the outputs were silently wrong."""
+    traced = pipelab.trace(Prompt().eval(), torch.zeros(4, 3), torch.ones(4, 5))
+    assert traced.microbatch_sizes(4, None, 2) == (4,)
+    with pytest.raises(InputError, match=r"rows are not its own \(x, prompt\).*another batch size"):
+        traced.microbatch_sizes(4, 2, 2)
+    other = pipelab.trace(Prompt().eval(), torch.zeros(6, 3), torch.ones(4, 5))
+    assert other.batched == (True, False)
+    assert other.microbatch_sizes(6, 3, 2) == (2, 2, 2)
+    model, inputs = zoo.build("llama")  # its mask, too, keeps a batch symbol of its own, but is read row by row
+    assert pipelab.trace(model, **inputs).microbatch_sizes(8, 2, 2) == (4, 4)
+    towers = pipelab.trace(Towers().eval(), torch.zeros(4, 3), torch.zeros(4, 5))
+    assert towers.microbatch_sizes(4, 2, 2) == (2, 2)
+
+
 class Fixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.view(4, 6) + 1
