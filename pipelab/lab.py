@@ -30,6 +30,16 @@ def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int 
 
     Raises:
         InputError: The batch cannot be split so.
+
+    Example:
+        >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
+        >>> explorer = pipelab.explore(pipelab.trace(model, torch.zeros(4, 16)), num_stages=4)
+        >>> explorer.cuts
+        (2, 4, 6)
+        >>> explorer.cuts = (1, 4, 6)
+        >>> [stage.num_params for stage in explorer.plan.stages]
+        [272, 816, 544, 544]
+        >>> explorer.close()
     """
     notice = ""
     if isinstance(traced, Plan):

@@ -26,6 +26,12 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
+        >>> plan = pipelab.uniform(pipelab.trace(model, torch.zeros(2, 16)), num_stages=2)
+        >>> len(pipelab.viz.stage_sizes(plan).axes)
+        1
     """
     stages = plan.stages
     figure, ax = axes_for(ax, 9, 1.1 + 0.72 * len(stages))

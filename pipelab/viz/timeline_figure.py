@@ -28,6 +28,12 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
 
     Returns:
         The figure.
+
+    Example:
+        >>> events = tuple(pipelab.Event(s, s, 0, "F", float(s), s + 1.0) for s in (0, 1))
+        >>> figure = pipelab.viz.timeline(pipelab.Timeline(events, num_ranks=2, num_stages=2, num_microbatches=1))
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['rank 0: stage 0, idle 50%', 'rank 1: stage 1, idle 50%']
     """
     figure, ax = axes_for(ax, 9, 1.3 + 0.46 * max(measured.num_ranks, 1))
     span = max([measured.makespan_s, *([predicted.makespan_s] if predicted else [])])
