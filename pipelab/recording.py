@@ -128,6 +128,9 @@ def record(program: Program, persistent: set[str], model_name: str, batch_size: 
         persistent: Names in the model's `state_dict`.
         model_name: Class name of the model.
         batch_size: Rows of the traced batch.
+
+    Raises:
+        TraceError: The model writes to memory that two of its weights share.
     """
     sizes = Sizes(batch_size)
     memory = Memory()
@@ -136,6 +139,7 @@ def record(program: Program, persistent: set[str], model_name: str, batch_size: 
             memory.add_op(key, node, program.key_of)
         else:
             memory.add(key, node)
+    _check_buffers(program, memory)
     calls, places = _places(program.ops)
     ops = _ops(program, places, memory, sizes)
     last_use = {value: index for index, op in enumerate(ops) for value in op.args}
@@ -161,6 +165,20 @@ def record(program: Program, persistent: set[str], model_name: str, batch_size: 
         legal=tuple(position for position in range(1, len(ops)) if position not in illegal),
         marks=program.marks,
     )
+
+
+def _check_buffers(program: Program, memory: Memory) -> None:
+    """A stage holds each weight by itself: what is written to one would not be seen in the other."""
+    written = {memory.root(key) for key in memory.writes}
+    found: dict[int | str, tuple[str, Tensor]] = {}
+    for name, tensor in program.weights.items():
+        root = memory.root(name)
+        other, first = found.setdefault(root, (name, tensor))
+        if root in written and first is not tensor:
+            raise TraceError(
+                f"The model writes to memory that its weights {other!r} and {name!r} share, and a stage holds each "
+                "weight by itself. Keep one of them, and take the view of it in forward."
+            )
 
 
 def _weights(program: Program, persistent: set[str]) -> tuple[Weight, ...]:

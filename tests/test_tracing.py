@@ -226,6 +226,25 @@ def test_size_that_depends_on_values_is_refused() -> None:
         pipelab.trace(Nonzero().eval(), torch.ones(2, 4))
 
 
+class Overlapping(nn.Module):
+    """One buffer is a row of another; what is written to it must show in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(3, 4))
+        self.register_buffer("row", self.table[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.row.add_(1)
+        return x + self.table[0]
+
+
+def test_a_write_to_memory_of_two_buffers_is_refused() -> None:
+    """Each was copied to the ranks by itself, and the output was silently wrong."""
+    with pytest.raises(TraceError, match=r"'table' and 'row' share.*in forward"):
+        pipelab.trace(Overlapping().eval(), torch.zeros(2, 4))
+
+
 def test_model_on_meta_can_only_be_planned() -> None:
     with torch.device("meta"):
         model, ids = zoo.Mlp().eval(), torch.zeros(8, 4)
