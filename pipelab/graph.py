@@ -7,148 +7,17 @@ model input `k`. A cut at position `p` lies before op `p`. All sizes speak of th
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelab.elements import Block, CutPoint, Level, ModuleCall, Op, TensorInfo, Weight
 from pipelab.units import format_bytes, plural
 
+__all__ = ["Block", "CutPoint", "Graph", "Level", "ModuleCall", "Op", "TensorInfo", "Weight"]
+
 IntArray = npt.NDArray[np.int64]
-Level = Literal["block", "module", "op"]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor without its numbers.
-
-    Attributes:
-        name: Name of the value in the traced program.
-        shape: Sizes at the traced batch.
-        dtype: As torch writes it, without "torch.": "float32".
-        num_bytes: Bytes it takes on a link; an expanded (stride-0) dimension travels once.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    num_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.name} ({'×'.join(map(str, self.shape)) or 'scalar'} {self.dtype})"
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A parameter, buffer or constant of the model under one of its names.
-
-    Attributes:
-        name: Dotted name, as in the model's `state_dict`.
-        shape: Its sizes.
-        dtype: "float32", ...
-        num_elements: Number of elements.
-        num_bytes: Bytes in memory.
-        kind: "parameter", "buffer", or "constant" (a tensor the program itself holds).
-        persistent: Whether `state_dict` lists it.
-        tied_to: The first name of the same tensor; its own name if it has no other.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    num_elements: int
-    num_bytes: int
-    kind: Literal["parameter", "buffer", "constant"]
-    persistent: bool
-    tied_to: str
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One operator of the program.
-
-    Attributes:
-        name: Its name in the traced program, unique.
-        target: The operator, "aten.linear.default".
-        module: Dotted path of the module that ran it, "" for the model itself.
-        call: Which call of that module this is, from 0.
-        ordinal: How many ops of the same target that call ran before it.
-        args: The values it reads, without repetition.
-        weights: Names of the weights it reads.
-        output: The tensor it makes, or None for a list of tensors (then its `getitem`s follow).
-        flops: Floating-point operations; 2 for a multiply-add.
-        storage: The value whose memory its output lives in: itself, an earlier value if the output
-            is a view, or None if it is a view of a weight.
-    """
-
-    name: str
-    target: str
-    module: str
-    call: int
-    ordinal: int
-    args: tuple[int, ...]
-    weights: tuple[str, ...]
-    output: TensorInfo | None
-    flops: int
-    storage: int | None
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the output as it would cross a cut; 0 for a list of tensors."""
-        return self.output.num_bytes if self.output else 0
-
-    @property
-    def short_target(self) -> str:
-        """The operator without namespace and overload: "linear"."""
-        parts = self.target.split(".")
-        return parts[1] if len(parts) > 1 else parts[0]
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleCall:
-    """One call of one module: it ran ops `start` to `stop` (exclusive)."""
-
-    path: str
-    call: int
-    class_name: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A piece of the model that people cut around: a repeated layer, or what lies between them.
-
-    Attributes:
-        path: The module it is, "" for what lies between blocks (embedding, head).
-        label: A short unique name: "h.3", "embed", "head".
-        start: Its first op.
-        stop: The op after its last.
-    """
-
-    path: str
-    label: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class CutPoint:
-    """A place where the model may be cut.
-
-    Attributes:
-        position: The cut lies before this op.
-        label: Where that is, "before h.3".
-        level: "block" between blocks, "module" where a module's call begins or ends, else "op".
-        num_bytes: Bytes of the values alive there: what the wire carries for the traced batch.
-        tensors: Those values, model inputs first.
-    """
-
-    position: int
-    label: str
-    level: Level
-    num_bytes: int
-    tensors: tuple[TensorInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -297,6 +166,11 @@ class Graph:
         """The distinct weights that ops `start` to `stop` read, in order of their first use."""
         names = dict.fromkeys(self.weight_by_name[name].tied_to for op in self.ops[start:stop] for name in op.weights)
         return tuple(self.weight_by_name[name] for name in names)
+
+    @cached_property
+    def module_paths(self) -> frozenset[str]:
+        """Every module that ran, the model itself ("") included."""
+        return frozenset({"", *(call.path for call in self.modules), *(op.module for op in self.ops)})
 
     # --- cuts ---------------------------------------------------------------------------------------
 

@@ -236,9 +236,10 @@ def _places(nodes: Sequence[fx.Node]) -> tuple[tuple[ModuleCall, ...], list[tupl
             if not isinstance(entry, tuple):
                 continue
             path, class_name = entry
-            # The second call of a module is keyed "L__self__block@1".
+            # The second call of a module is keyed "L__self__block@1"; but a module may bear such a name.
             count = key.rpartition("@")[2]
-            innermost = (path, int(count) if "@" in key and count.isdigit() else 0)
+            again = "@" in key and count.isdigit() and not ("@" in path and key.endswith(path))
+            innermost = (path, int(count) if again else 0)
             name = class_name if isinstance(class_name, str) else class_name.__name__
             span = spans.setdefault(innermost, [name.rpartition(".")[2], index, index])
             span[2] = index

@@ -13,7 +13,8 @@ from enum import Enum
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 
-_NAME = re.compile(r"(?P<path>[^:@]*)(@(?P<call>\d+))?(:(?P<target>[^#]+)(#(?P<ordinal>\d+))?)?\Z")
+_PATH = re.compile(r"[^:@]*")
+_PLACE = re.compile(r"(@(?P<call>\d+))?(:(?P<target>[^#]+)(#(?P<ordinal>\d+))?)?\Z")
 
 
 class SplitPoint(Enum):
@@ -55,10 +56,8 @@ def resolve(graph: Graph, name: str, end: SplitPoint = SplitPoint.BEGINNING) -> 
     Raises:
         SplitError: The graph has no such place, or the place is not a legal cut.
     """
-    match = _NAME.match(name)
-    if match is None:
-        raise SplitError(f"{name!r} is not the name of a cut: write 'module', 'module@call' or 'module:op#number'.")
-    path, call = match["path"], int(match["call"] or 0)
+    path, match = _parts(graph, name)
+    call = int(match["call"] or 0)
     if match["target"]:
         position = _op_position(graph, name, path, call, match["target"], int(match["ordinal"] or 0))
     else:
@@ -68,6 +67,17 @@ def resolve(graph: Graph, name: str, end: SplitPoint = SplitPoint.BEGINNING) -> 
         position = found[0].start if end is SplitPoint.BEGINNING else found[0].stop
     check_legal(graph, position, name)
     return position
+
+
+def _parts(graph: Graph, name: str) -> tuple[str, re.Match[str]]:
+    """The module path of a name, and what follows it. A module's own name may hold "@", ":" and "#"."""
+    unknown = _PATH.match(name)
+    assert unknown is not None
+    for end in range(len(name), -1, -1):
+        match = _PLACE.match(name, end)
+        if match and (name[:end] in graph.module_paths or end == unknown.end()):
+            return name[:end], match
+    raise SplitError(f"{name!r} is not the name of a cut: write 'module', 'module@call' or 'module:op#number'.")
 
 
 def check_legal(graph: Graph, position: int, name: str | None = None) -> None:

@@ -1,7 +1,9 @@
 """Cuts by name, and what is said when a name leads nowhere."""
 
 import pytest
+import torch
 import zoo
+from torch import Tensor, nn
 
 import pipelab
 from pipelab.errors import SplitError
@@ -41,3 +43,26 @@ def test_end_of_a_module_is_after_its_last_op() -> None:
 def test_name_that_leads_nowhere(name: str, said: str) -> None:
     with pytest.raises(SplitError, match=said):
         resolve(GRAPH, name)
+
+
+class OddNames(nn.Module):
+    """Modules named with the characters that names of cuts are made of; one of them runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("a@1", "a@2", "b:c", "b", "c#3", "d@x:y#1", "@", ":", "#", "<i>", "'")
+        self.parts = nn.ModuleDict({name: nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts.values():
+            x = x + part(x)
+        return x + self.parts["a@2"](x)
+
+
+def test_modules_with_odd_names_are_found() -> None:
+    graph = pipelab.trace(OddNames().eval(), torch.zeros(2, 4)).graph
+    names = [name_of(graph, position) for position in graph.legal]
+    assert "parts.a@2" in names
+    assert "parts.a@2@1" in names
+    assert "parts.b:c" in names
+    assert [resolve(graph, name) for name in names] == list(graph.legal)
