@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipelab.graph import Graph, TensorInfo, Weight
 from pipelab.plan import Plan, Stage, shorten
-from pipelab.units import format_bytes, format_count
+from pipelab.units import format_bytes, format_count, plural
 from pipelab.viz.value_names import cut_off, tail, value_names
 
 # A value that more pieces read than this (a mask, positions) gets a badge instead of an arrow to each of them.
@@ -221,7 +221,7 @@ def _inputs_text(graph: Graph) -> str:
 
 
 def _title(plan: Plan) -> str:
-    return f"{plan.graph.model} in {plan.num_stages} stages (batch of {plan.graph.batch_size})"
+    return f"{plan.graph.model} in {plural(plan.num_stages, 'stage')} (batch of {plan.graph.batch_size})"
 
 
 def _wrapped(text: str) -> list[str]:

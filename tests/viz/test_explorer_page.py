@@ -223,13 +223,15 @@ def test_the_tip_goes_with_the_mouse_and_stays_with_the_keyboard(open_page) -> N
     page = open_page()
     drag(page, 0, -60, release=False)
     assert page.locator(".pl-tip").is_visible()
-    assert page.get_by_label("Cut between").is_hidden()
+    assert page.locator(".pl-covered").count() == 1
     page.mouse.up()
     page.mouse.move(5, 5)
     assert page.locator(".pl-tip").is_hidden()
-    assert page.get_by_label("Cut between").is_visible()
+    assert page.locator(".pl-covered").count() == 0
     page.keyboard.press("ArrowLeft")
     assert page.locator(".pl-tip").is_visible()
+    page.get_by_label("Cut between").hover()
+    assert page.locator(".pl-tip").is_hidden()
 
 
 def test_cancel_is_readable_under_the_mouse(open_page) -> None:
@@ -245,6 +247,32 @@ def test_a_saved_page_says_why_it_cannot_run(open_page) -> None:
     page = open_page()
     assert page.get_by_role("button", name="Run").is_disabled()
     assert texts(page, ".pl-refusal") == ["Saved page: dragging works, Run needs the notebook."]
+
+
+@pytest.mark.parametrize("width", [360, 600])
+def test_the_tip_is_one_line_above_the_ribbon_whatever_the_names(open_page, width: int) -> None:
+    blocks = tuple(dataclasses.replace(block, label=f"a_very_long_module_path.{block.label}") for block in GRAPH.blocks)
+    page = open_page(dataclasses.replace(GRAPH, blocks=blocks), num_stages=2, width=width)
+    handles(page).first.focus()
+    tip, verdict = page.locator(".pl-tip").bounding_box(), page.locator(".pl-verdict").bounding_box()
+    assert tip and verdict
+    assert tip["height"] < 32
+    assert tip["y"] >= verdict["y"] + verdict["height"] - 2
+
+
+def test_many_blocks_show_every_tenth_number(open_page) -> None:
+    page = open_page(gpt2_graph(126, hidden=768, vocab=100), num_stages=8, width=1400)
+    shown = texts(page, ".pl-piece text")
+    assert {"10", "100"} <= set(shown) or {"h.10", "h.100"} <= set(shown) or {"20", "100"} <= set(shown)
+    assert len(shown) < 30
+
+
+def test_a_model_without_blocks_is_cut_between_what_it_has(open_page) -> None:
+    graph = dataclasses.replace(GRAPH, blocks=(dataclasses.replace(GRAPH.blocks[0], stop=len(GRAPH.ops)),))
+    page = open_page(graph, num_stages=1)
+    assert page.get_by_label("Cut between").input_value() == "module"
+    page = open_page(dataclasses.replace(graph, legal=()), num_stages=1)
+    assert texts(page, ".pl-hint") == ["There is no place where this model can be cut.width: parameters"]
 
 
 WITHOUT_KERNEL = """async () => {

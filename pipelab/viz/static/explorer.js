@@ -111,9 +111,9 @@ export class Model {
     });
   }
 
-  labels(stage) {
+  labels(stage, write = (label) => label) {
     const inside = this.data.blocks.filter(([, start, stop]) => start < stage.stop && stop > stage.start);
-    return shorten(inside.map(([label]) => label));
+    return shorten(inside.map(([label]) => write(label)));
   }
 
   cut(position) {
@@ -155,6 +155,8 @@ export class Model {
 }
 
 const largestStage = (stages) => stages.reduce((most, stage) => (stage.params > most.params ? stage : most));
+
+const lastPart = (label) => label.slice(label.lastIndexOf(".") + 1);
 
 /** Labels in a few words; runs of numbered blocks are joined: "embed, h.0–2". */
 export function shorten(labels) {
@@ -208,7 +210,7 @@ export function links(model, cuts, stages) {
 
 function linkText({ kind, ends, names, bytes }) {
   const shown = names.length > 1 ? `${names[0]} and ${names.length - 1} more` : names[0];
-  if (kind === "skip") return `skip: ${shown}, ${formatBytes(bytes)} across ${ends[1] - ends[0]} boundaries`;
+  if (kind === "skip") return `skip${shown.includes(": ") ? " from" : ":"} ${shown}, ${formatBytes(bytes)} across ${ends[1] - ends[0]} boundaries`;
   const where = ends.length === 2 ? "in both" : `in ${ends.length} stages`;
   return `${shown.includes(" = ") ? "tied" : "shared"}: ${shown}, ${formatBytes(bytes)} ${where}`;
 }
@@ -271,6 +273,7 @@ class Ruler {
   fit(text, width, size = 11) {
     if (this.width(text, size) <= width) return text;
     let length = text.length;
+    this.context.font = `400 ${size}px ${this.family}`;
     while (length > 1 && this.context.measureText(`${text.slice(0, length)}…`).width > width) length -= 1;
     return length > 1 ? `${text.slice(0, length).trimEnd()}…` : "";
   }
@@ -362,7 +365,7 @@ class Ribbon {
       if (index) group.append(svg("path", { d: `M${x} ${top}v${height}` }));
       const name = names[index];
       const wide = ruler.width(name, 11, 500);
-      if (wide + 10 <= span) {
+      if (wide + 10 <= span || this.isTick(name, wide, index)) {
         const text = svg("text", { x: x + span / 2, y: top + height / 2 + 4, text: name });
         group.append(text);
         this.names.push({ text, left: x + (span - wide) / 2 - 3, right: x + (span + wide) / 2 + 3 });
@@ -373,6 +376,16 @@ class Ribbon {
     const cuts = model.byLevel[level];
     const marks = cuts.length <= width / 3 ? cuts : [];
     set(this.ticks, { d: marks.map((cut) => `M${this.x(cut).toFixed(1)} ${top + height}v4`).join("") });
+  }
+
+  /** Whether a piece too narrow for its number shows it all the same: the 10th, the 20th, over its nameless neighbours. */
+  isTick(name, wide, index) {
+    const left = this.edges[index];
+    const span = this.edges[index + 1] - left;
+    const every = [5, 10, 20, 50].find((count) => wide + 12 <= span * count);
+    const overhang = (wide - span) / 2;
+    const inside = left - overhang > (this.names.at(-1)?.right ?? 0) && this.edges[index + 1] + overhang < this.width;
+    return every && inside && /^\d+$/.test(name) && Number(name) % every === 0 && Number(name) > 0;
   }
 
   /** What to write on the pieces: "h.3", or "3" for all of them where one would not fit. */
@@ -430,14 +443,23 @@ class Ribbon {
     this.view.hint.classList.toggle("pl-covered", index !== null);
     if (index === null) return;
     const cut = this.view.model.cut(cuts[index]);
-    const names = cut.alive.slice(0, 3).map((tensor) => this.view.model.data.tensors[tensor][0]);
-    if (cut.alive.length > 3) names.push(`${cut.alive.length - 3} more`);
-    const crossing = names.length ? `${names.join(" + ")}, ` : "";
-    this.tip.textContent = `${cut.label}: ${crossing}${formatBytes(cut.bytes)} per batch`;
+    const texts = crossing(this.view.model, cut).map((what) => `${cut.label}: ${what}${formatBytes(cut.bytes)} per batch`);
+    const room = this.width - 20;
+    // One line: a second would cover the verdict, which is read during a drag.
+    const fits = texts.find((text) => this.view.ruler.width(text, 12) <= room);
+    this.tip.textContent = fits ?? this.view.ruler.fit(texts.at(-1), room, 12);
     const half = this.tip.offsetWidth / 2;
     const x = Math.min(Math.max(this.x(cut.position), half), this.width - half);
     this.tip.style.transform = `translate(${Math.round(x - half)}px, -100%)`;
   }
+}
+
+/** What is alive at a cut, from many words to none. */
+function crossing({ data }, { alive }) {
+  const first = alive.slice(0, 3).map((tensor) => data.tensors[tensor][0]);
+  const more = alive.length > 3 ? [`${alive.length - 3} more`] : [];
+  const said = (texts) => (texts.length ? `${[...texts, ...more].join(" + ")}, ` : "");
+  return [said(first), said(first.map((text) => text.replace(/ \([^()]*\)$/, ""))), `${plural(alive.length, "value")}, `, ""];
 }
 
 class Stages {
@@ -508,7 +530,10 @@ class Stages {
     mark.textContent = largest ? (named ? "▲ largest" : "largest") : "";
     params.textContent = formatCount(stage.params);
     bytes.textContent = formatBytes(stage.bytes);
-    holds.textContent = narrow ? "" : ruler.fit(labels, this.grid.box - 22);
+    const room = this.grid.box - 22;
+    // Of a long path the number says most.
+    const held = ruler.width(labels) <= room ? labels : model.labels(stage, lastPart);
+    holds.textContent = narrow ? "" : ruler.fit(held, room);
     node.title = `Stage ${stage.index}: ${labels}`;
     set(node, {
       "aria-label":
@@ -832,7 +857,7 @@ class View {
     this.id = `pl-${Math.random().toString(36).slice(2, 10)}`;
     this.ruler = new Ruler();
     this.ruler.use(el);
-    this.level = LEVELS.find((level) => this.model.byLevel[level].length >= this.traits.get("cuts").length) ?? "op";
+    this.level = LEVELS.find((level) => this.model.byLevel[level].length >= Math.max(1, this.traits.get("cuts").length)) ?? "op";
     this.cuts = [...model.get("cuts")];
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.drag = null;
@@ -875,8 +900,10 @@ class View {
     this.timeline = new TimelinePane(this);
     this.controls = new Controls(this);
     this.hint = el("div", { class: "pl-hint" });
-    this.hint.append(el("label", { text: "Drag ◆ to cut between " }), el("span", { text: "width: parameters" }));
-    this.hint.firstChild.append(this.controls.level);
+    const width = el("span", { text: data.weights.length ? "width: parameters" : "" });
+    if (data.cuts.positions.length) {
+      this.hint.append(el("label", { text: "Drag ◆ to cut between " }, this.controls.level), width);
+    } else this.hint.append(el("span", { text: "There is no place where this model can be cut." }), width);
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}` });
     this.root.append(title, this.help, this.verdict, this.bar, this.details, this.hint, this.ribbon.node, this.stages.node);
     this.root.append(this.links.node, this.timeline.node, this.controls.node, this.controls.form);
@@ -897,6 +924,7 @@ class View {
     for (const [event, byKeys] of [["keydown", true], ["pointerdown", false]]) {
       this.root.addEventListener(event, () => { this.byKeys = byKeys; }, { signal, capture: true });
     }
+    on(this.hint, "pointerenter", () => !this.drag && this.ribbon.showTip(this.cuts, null));
     on(controls.uniform, "click", () => this.usePolicy("uniform", this.cuts.length + 1));
     on(controls.equal, "click", () => this.usePolicy("equal_size", this.cuts.length + 1));
     on(controls.threshold, "click", () => this.toggleThreshold());
