@@ -97,7 +97,7 @@ def _digraph(picture: Picture) -> StageGraph:
     for above, below in pairwise(rows):  # rows begin one under the other
         graph.edge(f"box{above[0]}", f"box{below[0]}", style="invis", weight="100")
     for link in picture.links:
-        _add_link(graph, link, len(picture.boxes))
+        _add_link(graph, link, len(picture.boxes), in_row=across)
     return graph
 
 
@@ -131,14 +131,19 @@ def _add_stage(graph: StageGraph, picture: Picture, stage: int, rows: Sequence[S
         graph.subgraph(frame)
 
 
-def _add_link(graph: StageGraph, link: Link, num_boxes: int) -> None:
+def _add_link(graph: StageGraph, link: Link, num_boxes: int, *, in_row: bool) -> None:
     names = ["inputs" if i < 0 else "outputs" if i == num_boxes else f"box{i}" for i in (link.source, link.target)]
     attributes = {"style": _LINE_STYLE[link.kind]}
+    label = "label"
     if link.kind in ("skip", "tied"):
         attributes["constraint"] = "false"
+        if in_row:
+            label = "xlabel"  # a plain label would push the boxes apart
     if link.kind == "tied":
         attributes["dir"] = "none"
-    graph.edge(*names, label=_escaped(f" {link.label} ") if link.label else "", **attributes)
+    if link.label:
+        attributes[label] = _escaped(f" {link.label} ")
+    graph.edge(*names, **attributes)
 
 
 def _escaped(text: str) -> str:

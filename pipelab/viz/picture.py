@@ -205,7 +205,7 @@ def _headings(plan: Plan, ranges: _Ranges, stage_of: Sequence[int]) -> tuple[str
             badges.setdefault(stage, []).append(tensor)
     return tuple(
         ", ".join([f"stage {stage.index}", *_size_lines(stage.num_params, stage.param_bytes)])
-        + (f" · broadcast input: {_values_text(ranges.names, badges[stage.index])}" if stage.index in badges else "")
+        + (f"\nbroadcast input: {_values_text(ranges.names, badges[stage.index])}" if stage.index in badges else "")
         for stage in plan.stages
     )
 
@@ -226,12 +226,13 @@ def _title(plan: Plan) -> str:
 
 def _wrapped(text: str) -> list[str]:
     """Text in lines of a box's width, broken at commas; a long list is cut off after four lines."""
-    lines = [""]
-    for part in text.split(", "):
-        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+    first, *parts = text.split(", ")
+    lines = [tail(first)]
+    for part in parts:
+        joined = f"{lines[-1]}, {part}"
         if len(joined) <= _LABEL_LENGTH:
             lines[-1] = joined
         else:
             lines[-1] += ","
-            lines.append(cut_off(part))
+            lines.append(tail(part))
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} lines more"]

@@ -55,7 +55,8 @@ class _Row:
 def _place(picture: Picture) -> list[_Row]:
     """Rows of boxes: a new one for each stage with a heading, and where the last one is full."""
     gap = {link.source: _gap(link.label) for link in _steps(picture)}
-    rows = [_Row(picture.headings[0] if picture.headings else "")]
+    headings = [heading.replace("\n", " · ") for heading in picture.headings]
+    rows = [_Row(headings[0] if headings else "")]
     ends = len(picture.inputs) * _CHAR
     rows[0].left[-1], rows[0].width[-1] = _MARGIN, ends
     rows[0].right = _MARGIN + ends + gap[-1] + 6
@@ -63,7 +64,7 @@ def _place(picture: Picture) -> list[_Row]:
         row, width = rows[-1], _box_width(box)
         new_stage = bool(picture.headings and row.boxes and picture.boxes[row.boxes[-1]].stage != box.stage)
         if row.boxes and (new_stage or row.right + width > _MAX_ROW):
-            row = _Row(picture.headings[box.stage] if new_stage else "", right=_MARGIN + _MIN_GAP)
+            row = _Row(headings[box.stage] if new_stage else "", right=_MARGIN + _MIN_GAP)
             rows.append(row)
         row.boxes.append(index)
         row.left[index], row.width[index] = row.right, width
@@ -182,17 +183,19 @@ def _brackets(picture: Picture, row: _Row, bottom: float) -> tuple[list[str], fl
     if not links:
         return [], 0.0, 0.0
     ends = _risers(row, links)
-    lanes = _lanes(ends, [link.label for link in links])
+    # In a row it only passes a link is a line: its text stands where it begins and ends.
+    labels = [link.label if link.source in row.left or link.target in row.left else "" for link in links]
+    lanes = _lanes(ends, labels)
     parts, reach = [], 0.0
-    for link, (start, stop), lane in zip(links, ends, lanes, strict=True):
+    for link, label, (start, stop), lane in zip(links, labels, ends, lanes, strict=True):
         y = bottom + 16 + lane * _LANE
         down = f"M{start:.1f} {bottom + 2:.1f}V{y:.1f}" if link.source in row.left else f"M{start:.1f} {y:.1f}"
         up = f"V{bottom + 3:.1f}" if link.target in row.left else ""
         parts.append(_line(f"{down}H{stop:.1f}{up}", link.kind, head=bool(up) and link.kind == "skip"))
         deeper = [x for other, pair in zip(lanes, ends, strict=True) if other > lane for x in pair]
-        left = _label_left(start, stop, link.label, deeper)
-        parts.append(_text(left, y - 4 if left < stop else y, link.label, "start"))
-        reach = max(reach, left + len(link.label) * _CHAR, stop)
+        left = _label_left(start, stop, label, deeper)
+        parts.append(_text(left, y - 4 if left < stop else y, label, "start"))
+        reach = max(reach, left + len(label) * _CHAR, stop)
     return parts, reach, 16 + max(lanes) * _LANE + 6.0
 
 

@@ -65,6 +65,13 @@ def test_a_tied_weight_is_an_arc_between_the_stages_that_hold_it() -> None:
     ]
 
 
+def test_a_long_path_keeps_its_number() -> None:
+    graph = mlp_graph(4)
+    blocks = tuple(replace(block, label=f"the_long_name_of_a_module_list.{i}") for i, block in enumerate(graph.blocks))
+    boxes = stage_picture(uniform(replace(graph, blocks=blocks), num_stages=2)).boxes
+    assert [box.lines[1] for box in boxes] == ["…g_name_of_a_module_list.0–1", "…g_name_of_a_module_list.2–3"]
+
+
 def test_a_value_that_passes_a_stage_is_an_arc_past_it() -> None:
     plan = split_at(skip_graph(), [1, 2, 3])
     assert links(stage_picture(plan).links, "skip") == [(1, 3, "a: linear_0, 32 B"), (-1, 3, "late, 32 B")]
@@ -95,7 +102,7 @@ def test_a_value_that_many_blocks_read_is_a_badge() -> None:
 def test_the_source_is_dot_with_every_box_and_link() -> None:
     source = stage_graph(uniform(GPT2, num_stages=3)).source
     assert all(f"box{index} [label=" in source for index in range(3))
-    assert 'box0 -> box2 [label=" tied: wte = lm_head, 25.6 kB in both "' in source
+    assert 'dir=none style=dotted xlabel=" tied: wte = lm_head, 25.6 kB in both "' in source
 
 
 def test_an_unknown_detail_is_refused() -> None:
