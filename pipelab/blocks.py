@@ -62,6 +62,34 @@ def _fill(
     return blocks[-1].stop
 
 
+def list_elements(calls: Sequence[ModuleCall]) -> list[ModuleCall]:
+    """The elements of lists that are never called themselves, such as the layers of a list of `ModuleDict`s.
+
+    Each counts as one call from its first module's first op to its last module's last, if nothing else runs there.
+    """
+    called = {call.path for call in calls}
+    spans: dict[tuple[str, int], list[int]] = {}
+    for call in calls:
+        path = _parent(call.path)
+        while path and path not in called:
+            if path.rpartition(".")[2].isdigit():
+                span = spans.setdefault((path, call.call), [call.start, call.stop])
+                span[:] = min(span[0], call.start), max(span[1], call.stop)
+            path = _parent(path)
+    torn = {
+        path
+        for (path, _), (start, stop) in spans.items()
+        for call in calls
+        if start < call.stop and call.start < stop and not _related(path, call.path)
+    }
+    return [ModuleCall(path, call, "", *span) for (path, call), span in spans.items() if path not in torn]
+
+
+def _related(path: str, other: str) -> bool:
+    """Whether one lies inside the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
 def _parent(path: str) -> str:
     return path.rpartition(".")[0]
 
@@ -120,17 +148,22 @@ def _outermost(path: str, lists: dict[str, dict[str, str]], within: str) -> bool
 
 
 def _children(calls: Sequence[ModuleCall]) -> set[str]:
-    """The model's children; an only child is opened in turn."""
+    """The model's children, those in a list or dict included; an only child is opened in turn."""
+    paths = {call.path for call in calls}
     top = ""
     while True:
-        children = {call.path for call in calls if _parent(call.path) == top and call.path != top}
-        if len(children) != 1:
-            break
-        (only,) = children
-        if not any(_parent(call.path) == only for call in calls):
-            break
-        top = only
-    return children
+        within = {path for path in paths if path.startswith(f"{top}." if top else "") and path != top}
+        children = {path for path in within if not _has_ancestor(path, within)}
+        if len(children) != 1 or children == within:
+            return children
+        (top,) = children
+
+
+def _has_ancestor(path: str, paths: set[str]) -> bool:
+    while path := _parent(path):
+        if path in paths:
+            return True
+    return False
 
 
 def _prefix(paths: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from pipelab.aliasing import Memory, illegal_cuts, storage_of
-from pipelab.blocks import find_blocks
+from pipelab.blocks import find_blocks, list_elements
 from pipelab.costs import FlopCounter
 from pipelab.errors import TraceError
 from pipelab.graph import Graph, ModuleCall, Op, TensorInfo, Weight
@@ -247,4 +247,5 @@ def _places(nodes: Sequence[fx.Node]) -> tuple[tuple[ModuleCall, ...], list[tupl
     calls = [
         ModuleCall(path, call, name, start, last + 1) for (path, call), (name, start, last) in spans.items() if path
     ]
+    calls += list_elements(calls)
     return tuple(sorted(calls, key=lambda c: (c.start, -c.stop))), places
