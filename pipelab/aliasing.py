@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pipelab.errors import TraceError
+
 # These return their input itself in evaluation, though neither schema nor fake tensors say so.
 _MAY_RETURN_INPUT = frozenset(
     {"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "type_as", "broadcast_tensors"}
@@ -44,7 +46,13 @@ class Memory:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             # Fake tensors share storage exactly where the real ones do; all are alive, so ids are unique.
-            storage = value.untyped_storage()._cdata
+            try:
+                storage = value.untyped_storage()._cdata
+            except NotImplementedError as error:
+                raise TraceError(
+                    f"The op {node.name} ({node.target}) lies inside a torch.vmap or another torch.func transform, "
+                    "which hides what it computes. Write it for the whole batch instead."
+                ) from error
             self.join(key, self._by_storage.setdefault(storage, key))
 
     def join(self, key: int | str, other: int | str) -> None:

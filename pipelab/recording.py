@@ -16,7 +16,7 @@ from pipelab.errors import TraceError
 from pipelab.graph import Graph, ModuleCall, Op, TensorInfo, Weight
 from pipelab.marks import TARGETS as MARKS
 from pipelab.operators import target_name
-from pipelab.sizes import Sizes, symbols
+from pipelab.sizes import Sizes, guards_of, symbols
 
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -36,6 +36,9 @@ class Program:
         outputs: What the model returns: a node, or a constant.
         key_of: Every tensor node's value number, or its weight's name.
         weights: Every parameter, buffer and constant tensor by every name.
+        kinds: Of each of those: "parameter", "buffer" or "constant".
+        marks: Positions of `pipe_split()`.
+        guards: What the model's own branches made sure of about the number of rows.
     """
 
     ops: tuple[fx.Node, ...]
@@ -45,6 +48,7 @@ class Program:
     weights: dict[str, Tensor]
     kinds: dict[str, str]
     marks: tuple[int, ...]
+    guards: tuple[Any, ...]
 
     @property
     def output_nodes(self) -> tuple[fx.Node, ...]:
@@ -91,20 +95,35 @@ def sort_nodes(exported: ExportedProgram) -> Program:
         if not isinstance(key, int):
             what = f"its weight {key!r}" if key else "a size"
             raise TraceError(f"The model returns {what} as an output; return a tensor computed from the input instead.")
-    return Program(tuple(ops), tuple(inputs), outputs, key_of, weights, kinds, tuple(marks))
+    guards = _guards(inputs)
+    return Program(tuple(ops), tuple(inputs), outputs, key_of, weights, kinds, tuple(marks), guards)
+
+
+def _guards(inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+    for node in inputs:
+        for size in node.meta["val"].shape:
+            if symbols(size):
+                return guards_of(size)
+    return ()
 
 
 def is_op(node: fx.Node) -> bool:
     """Whether a node computes tensors: sizes become integers in a stage, and assertions are dropped."""
     value = node.meta.get("val")
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-        if any(str(symbol).startswith(("u", "zu")) for symbol in symbols(value)):
+        if any(str(symbol).startswith(("u", "zu")) for symbol in value.node.expr.free_symbols):
             raise TraceError(
-                f"A size in the model depends on the values of a tensor ({node.name} = {node.target}); a stage "
-                "needs sizes that follow from the input's shape alone."
+                f"A size or number in the model depends on the values of a tensor ({node.name} = {node.target}); a "
+                "stage needs those that follow from the input's shape alone. Keep it a tensor: no .item(), no "
+                "selection by a mask."
             )
         return False
-    return _holds_tensor(value)
+    return _holds_tensor(value) or _only_writes(node)
+
+
+def _only_writes(node: fx.Node) -> bool:
+    """Whether an op makes nothing but writes to what it is given, as `_foreach_add_` does."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -53,6 +53,21 @@ def symbols(size: Any) -> frozenset[Any]:
     return frozenset(size.node.expr.free_symbols) if isinstance(size, torch.SymInt) else frozenset()
 
 
+def guards_of(size: Any) -> tuple[Any, ...]:
+    """The conditions on sizes that held while the program of this symbolic size was traced.
+
+    Those that a size is not 0 or 1 are left out: torch itself asks for them everywhere.
+    """
+    found = (guard.expr for guard in size.node.shape_env.guards)
+    return tuple(guard for guard in found if not (getattr(guard, "rel_op", "") == "!=" and guard.rhs in (0, 1)))
+
+
+def holds(guard: Any, num_rows: int) -> bool:
+    """Whether a condition holds for this number of rows."""
+    held = guard.subs(dict.fromkeys(guard.free_symbols, num_rows))
+    return bool(held != False)  # noqa: E712  # sympy's own false is not Python's
+
+
 def is_multiple(size: Any) -> bool:
     """Whether a size is a multiple of one symbol, so that the sizes of the parts add up to the whole."""
     found = symbols(size)

@@ -32,6 +32,7 @@ def stage_tables(traced: Trace, plan: Plan, microbatch_size: int) -> tuple[Stage
     Raises:
         SplitError: The plan is of another graph.
         LaunchError: An operator of the model is not known to other processes.
+        InputError: The model was traced into a branch that this micro-batch size does not take.
     """
     if plan.graph is not traced.graph:
         raise SplitError(
@@ -56,6 +57,7 @@ class _Builder:
     """Copies nodes into rows, with integers for sizes."""
 
     def __init__(self, traced: Trace, sizes: Sizes) -> None:
+        traced.check_rows(sizes.num_rows)
         self.traced = traced
         self.sizes = sizes
         self.graph = traced.graph
@@ -146,6 +148,8 @@ class _Builder:
                 kwargs = {name: self._argument(argument) for name, argument in node.kwargs.items()}
                 rows.append(Row(node.name, target_name(node), "", args, kwargs))
             elif node.op == "output":
+                if isinstance(node.args[0], fx.Node):
+                    raise LaunchError("Of torch's control flow only torch.cond can be run in stages; use that.")
                 outputs = tuple(item.name for item in node.args[0])
         return Table(tuple(inputs), tuple(rows), outputs)
 

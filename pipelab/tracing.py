@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from pipelab.capture import Call, batch_size_of, bind_call, capture
+from pipelab.capture import SMALLEST_TRACED_BATCH, Call, batch_size_of, bind_call, capture
 from pipelab.errors import InputError, LaunchError
 from pipelab.graph import Graph
 from pipelab.progress import announce
 from pipelab.recording import Program, record, sort_nodes
-from pipelab.sizes import for_each_tensor, is_multiple, symbols
+from pipelab.sizes import for_each_tensor, holds, is_multiple, symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +157,22 @@ class Trace:
             raise InputError(f"{num_microbatches} micro-batches are not possible: {reason} Use num_microbatches=1.")
         share, rest = divmod(batch_size, int(num_microbatches))
         return tuple(share + (index < rest) for index in range(int(num_microbatches)))
+
+    def check_rows(self, num_rows: int) -> None:
+        """Check that the model, with this many rows, takes the branches it was traced into.
+
+        Raises:
+            InputError: It does not; names the condition.
+        """
+        # A trace cannot tell one row from more: torch leaves its branches for one row out.
+        rows = max(num_rows, SMALLEST_TRACED_BATCH)
+        for guard in self.program.guards:
+            if not holds(guard, rows):
+                raise InputError(
+                    f"{self.graph.model} was traced where {guard} holds for the number of rows, and takes another "
+                    f"branch with {num_rows}. Choose another batch size or num_microbatches, or trace it with that "
+                    "many rows."
+                )
 
     @cached_property
     def output_batched(self) -> tuple[bool, ...]:

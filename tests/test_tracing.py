@@ -1,15 +1,18 @@
 """The trace: the model untouched, inputs and outputs by the batch symbol, errors that say what to do."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import zoo
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 import pipelab
 from pipelab.errors import InputError, LaunchError, TraceError
+from pipelab.stages import whole_table
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
@@ -224,6 +227,51 @@ def test_size_that_depends_on_values_is_refused() -> None:
 
     with pytest.raises(TraceError, match=r"depends on the values|data-dependent"):
         pipelab.trace(Nonzero().eval(), torch.ones(2, 4))
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x * x.sum().item(), r"number in the model depends.*no \.item\(\)"),
+        (lambda x: (x * 2)[x[:, 0] > 0], "no selection by a mask"),
+        (lambda x: torch.vmap(lambda row: row * 2)(x), r"torch\.vmap.*whole batch"),
+    ],
+)
+def test_what_a_stage_cannot_compute_is_refused(function: Callable[[Tensor], Tensor], said: str) -> None:
+    """A number read from a tensor became the number of rows."""
+    with pytest.raises(TraceError, match=said):
+        pipelab.trace(Lambda(function).eval(), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("branch", "fits", "other"),
+    [(lambda rows: rows > 4, 8, 4), (lambda rows: rows % 2 == 0, 2, 3), (lambda rows: rows < 20, 1, 20)],
+)
+def test_a_branch_by_the_number_of_rows_holds_for_the_traced_side(
+    branch: Callable[[int], bool], fits: int, other: int
+) -> None:
+    """The other side of the branch was never traced, and the output was silently wrong."""
+    traced = pipelab.trace(Lambda(lambda x: x + 1 if branch(x.shape[0]) else x - 1).eval(), torch.zeros(8, 3))
+    traced.check_rows(fits)
+    with pytest.raises(InputError, match=rf"another branch with {other}"):
+        whole_table(traced, other)
+
+
+def test_of_control_flow_only_cond_runs_in_stages() -> None:
+    def repeat(x: Tensor) -> Tensor:
+        return while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y * 2), (torch.tensor(0), x))[1]
+
+    with pytest.raises(LaunchError, match=r"only torch\.cond"):
+        whole_table(pipelab.trace(Lambda(repeat).eval(), torch.ones(4, 3)), 4)
 
 
 class Overlapping(nn.Module):

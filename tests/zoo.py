@@ -127,6 +127,19 @@ class InPlace(nn.Module):
         return total + left
 
 
+class WritesOnly(nn.Module):
+    """`_foreach_add_` returns nothing: all it does is to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        torch._foreach_add_([hidden, hidden[:, 4:]], 1.0)
+        return self.last(hidden)
+
+
 class ReadsAround(nn.Module):
     """`as_strided` reaches, through a view, for memory outside it."""
 
@@ -230,6 +243,7 @@ PLAIN: dict[str, Case] = {
     "batch_norm": _plain(BatchNormNet, x=_floats(BATCH, 3, 8, 8)),
     "multi_output": _plain(MultiOutput, x=_floats(BATCH, 4)),
     "in_place": _plain(InPlace, x=_floats(BATCH, 4)),
+    "writes_only": _plain(WritesOnly, x=_floats(BATCH, 4)),
     "reads_around": _plain(ReadsAround, x=_floats(BATCH, 4)),
     "dict_output": _plain(DictOutput, x=_floats(BATCH, 4), scale=_floats(4)),
     "pass_on": _plain(PassOn, x=_floats(BATCH, 4)),
