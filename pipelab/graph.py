@@ -4,6 +4,7 @@ A value is the tensor an op makes, or a model input. Value `i >= 0` is made by o
 model input `k`. A cut at position `p` lies before op `p`. All sizes speak of the traced batch.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -162,10 +163,23 @@ class Graph:
                 uses.setdefault(name, []).append(index)
         return {name: tuple(indices) for name, indices in uses.items()}
 
+    @cached_property
+    def _reads(self) -> tuple[tuple[int, ...], tuple[tuple[Weight, ...], ...]]:
+        """The ops that read weights, and which: few ops do, and every figure of a plan asks."""
+        tied = {name: self.weight_by_name[weight.tied_to] for name, weight in self.weight_by_name.items()}
+        found = [(index, tuple(tied[name] for name in op.weights)) for index, op in enumerate(self.ops) if op.weights]
+        return tuple(index for index, _ in found), tuple(weights for _, weights in found)
+
     def weights_between(self, start: int, stop: int) -> tuple[Weight, ...]:
         """The distinct weights that ops `start` to `stop` read, in order of their first use."""
-        names = dict.fromkeys(self.weight_by_name[name].tied_to for op in self.ops[start:stop] for name in op.weights)
-        return tuple(self.weight_by_name[name] for name in names)
+        readers, weights = self._reads
+        read = weights[bisect_left(readers, start) : bisect_left(readers, stop)]
+        return tuple({weight.name: weight for of_op in read for weight in of_op}.values())
+
+    @cached_property
+    def flops_before(self) -> IntArray:
+        """Floating-point operations of all ops before each position 0..len(ops)."""
+        return np.cumsum([0, *(op.flops for op in self.ops)])
 
     @cached_property
     def module_paths(self) -> frozenset[str]:
@@ -188,6 +202,11 @@ class Graph:
     def block_starts(self) -> dict[int, Block]:
         """Blocks by their first op."""
         return {block.start: block for block in self.blocks}
+
+    def blocks_between(self, start: int, stop: int) -> tuple[Block, ...]:
+        """The blocks that ops `start` to `stop` belong to, wholly or in part."""
+        edges = tuple(self.block_starts)
+        return self.blocks[bisect_right(edges, start) - 1 : bisect_left(edges, stop)] if start < stop else ()
 
     def short(self, path: str) -> str:
         """A module path without the prefix all labels would share."""

@@ -294,7 +294,7 @@ def _stage(graph: Graph, index: int, start: int, stop: int) -> Stage:
         num_params=sum(weight.num_elements for weight in parameters),
         param_bytes=sum(weight.num_bytes for weight in parameters),
         buffer_bytes=sum(weight.num_bytes for weight in weights if weight.kind != "parameter"),
-        flops=sum(op.flops for op in graph.ops[start:stop]),
+        flops=int(graph.flops_before[stop] - graph.flops_before[start]),
         activation_bytes=int(graph.memory_bytes[start:stop].max()) if stop > start else 0,
         modules=modules,
         labels=labels,
@@ -304,12 +304,11 @@ def _stage(graph: Graph, index: int, start: int, stop: int) -> Stage:
 def _modules(graph: Graph, start: int, stop: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     modules: dict[str, None] = {}
     labels: dict[str, None] = {}
-    for block in graph.blocks:
+    for block in graph.blocks_between(start, stop):
         first, last = max(block.start, start), min(block.stop, stop)
-        if first < last:
-            labels[block.label] = None
-            inside = [block.path] if block.path else [op.module for op in graph.ops[first:last] if op.module]
-            modules.update(dict.fromkeys(inside))
+        labels[block.label] = None
+        inside = [block.path] if block.path else [op.module for op in graph.ops[first:last] if op.module]
+        modules.update(dict.fromkeys(inside))
     return tuple(modules), tuple(labels)
 
 

@@ -21,6 +21,13 @@ def test_stages_sum_to_the_model(cuts: set[int]) -> None:
     plan = Plan(GPT2.graph, tuple(sorted(cuts)))
     graph = plan.graph
     assert sum(stage.flops for stage in plan.stages) == graph.flops
+    for stage in plan.stages:
+        names = dict.fromkeys(
+            graph.weight_by_name[n].tied_to for op in graph.ops[stage.start : stage.stop] for n in op.weights
+        )
+        assert [weight.name for weight in graph.weights_between(stage.start, stage.stop)] == list(names)
+        inside = [b.label for b in graph.blocks if b.start < stage.stop and stage.start < b.stop]
+        assert list(stage.labels) == inside
     assert [stage.stop - stage.start for stage in plan.stages] == [b - a for a, b in plan.bounds]
     extra = sum(
         (sum(any(stage.start <= use < stage.stop for use in uses) for stage in plan.stages) - 1)
@@ -126,6 +133,7 @@ def test_with_cuts_makes_another_plan() -> None:
 def test_empty_last_stage_is_shown_and_left_out_of_a_run() -> None:
     plan = Plan(TIED.graph, (3, len(TIED.graph.ops)))
     assert [stage.num_params for stage in plan.stages][-1] == 0
+    assert plan.stages[-1].labels == ()
     assert plan.without_empty_stage().cuts == (3,)
     assert plan.boundaries[-1].label == "after the last op"
 
