@@ -5,10 +5,11 @@ import json
 import random
 
 import pytest
+from explorer_page import cuts_of, drag, handles, texts
 from graphs import gpt2_graph, mlp_graph
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Page
 
 from pipelab.graph import Graph
 from pipelab.plan import Plan
@@ -20,30 +21,6 @@ pytestmark = pytest.mark.browser
 
 GRAPH = gpt2_graph()
 STARTS = [block.start for block in GRAPH.blocks]
-
-
-def handles(page: Page) -> Locator:
-    return page.locator("[role=slider]")
-
-
-def cuts_of(page: Page) -> tuple[int, ...]:
-    return tuple(int(handle.get_attribute("aria-valuenow") or -1) for handle in handles(page).all())
-
-
-def texts(page: Page, selector: str) -> list[str]:
-    return [text for text in page.locator(selector).all_text_contents() if text]
-
-
-def drag(page: Page, index: int, dx: float, *, release: bool = True) -> None:
-    box = handles(page).nth(index).locator(".pl-grip").bounding_box()
-    assert box is not None
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx, y + 10, steps=8)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    if release:
-        page.mouse.up()
 
 
 def check_numbers(page: Page, graph: Graph) -> None:
@@ -212,90 +189,24 @@ def test_a_drag_fades_the_timeline_measured_before(open_page) -> None:
     assert texts(page, ".pl-stale") == []
 
 
-def test_a_timeline_has_ticks_in_one_unit(open_page) -> None:
-    page = open_page(ran=True)
-    ticks = [text for text in texts(page, ".pl-timeline-svg > text:not([class], [x='0'])") if text[0].isdigit()]
-    assert ticks[0] == "0"
-    assert len({tick.split()[1] for tick in ticks[1:]}) == 1
-
-
-def test_the_tip_goes_with_the_mouse_and_stays_with_the_keyboard(open_page) -> None:
-    page = open_page()
-    drag(page, 0, -60, release=False)
-    assert page.locator(".pl-tip").is_visible()
-    assert page.locator(".pl-covered").count() == 1
-    page.mouse.up()
-    page.mouse.move(5, 5)
-    assert page.locator(".pl-tip").is_hidden()
-    assert page.locator(".pl-covered").count() == 0
-    page.keyboard.press("ArrowLeft")
-    assert page.locator(".pl-tip").is_visible()
-    page.get_by_label("Cut between").hover()
-    assert page.locator(".pl-tip").is_hidden()
-
-
-def test_cancel_is_readable_under_the_mouse(open_page) -> None:
-    page = open_page(ran=True)
-    run = page.locator(".pl-run")
-    run.evaluate("(run) => { run.disabled = false; run.classList.add('pl-cancel'); }")
-    run.hover()
-    ink, ground = (run.evaluate(f"(run) => getComputedStyle(run).{name}") for name in ("color", "backgroundColor"))
-    assert (ink, ground) == ("rgb(0, 0, 0)", "color(srgb 0.95 0.95 0.95)")
-
-
 def test_a_saved_page_says_why_it_cannot_run(open_page) -> None:
     page = open_page()
     assert page.get_by_role("button", name="Run").is_disabled()
     assert texts(page, ".pl-refusal") == ["Saved page: dragging works, Run needs the notebook."]
 
 
-@pytest.mark.parametrize("width", [360, 600])
-def test_the_tip_is_one_line_above_the_ribbon_whatever_the_names(open_page, width: int) -> None:
-    blocks = tuple(dataclasses.replace(block, label=f"a_very_long_module_path.{block.label}") for block in GRAPH.blocks)
-    page = open_page(dataclasses.replace(GRAPH, blocks=blocks), num_stages=2, width=width)
-    handles(page).first.focus()
-    tip, verdict = page.locator(".pl-tip").bounding_box(), page.locator(".pl-verdict").bounding_box()
-    assert tip and verdict
-    assert tip["height"] < 32
-    assert tip["y"] >= verdict["y"] + verdict["height"] - 2
-
-
-def test_many_blocks_show_every_tenth_number(open_page) -> None:
-    page = open_page(gpt2_graph(126, hidden=768, vocab=100), num_stages=8, width=1400)
-    shown = texts(page, ".pl-piece text")
-    assert {"10", "100"} <= set(shown) or {"h.10", "h.100"} <= set(shown) or {"20", "100"} <= set(shown)
-    assert len(shown) < 30
-
-
-def test_a_model_without_blocks_is_cut_between_what_it_has(open_page) -> None:
-    graph = dataclasses.replace(GRAPH, blocks=(dataclasses.replace(GRAPH.blocks[0], stop=len(GRAPH.ops)),))
-    page = open_page(graph, num_stages=1)
-    assert page.get_by_label("Cut between").input_value() == "module"
-    page = open_page(dataclasses.replace(graph, legal=()), num_stages=1)
-    assert texts(page, ".pl-hint") == ["There is no place where this model can be cut.width: parameters"]
-
-
-WITHOUT_KERNEL = """async () => {
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const module = URL.createObjectURL(new Blob([read("pipelab-source")], { type: "text/javascript" }));
-  const { default: widget } = await import(module);
-  const state = { ...read("pipelab-state"), _run_refusal: "" };
-  const send = () => { throw new Error("Cannot send"); };
-  const model = { get: (name) => state[name], set() {}, on() {}, off() {}, save_changes() {}, send };
-  widget.render({ model, el: document.getElementById("pipelab-explorer") });
-}"""
-
-
-def test_run_says_so_when_the_kernel_is_gone(open_page) -> None:
-    page = open_page()
-    page.evaluate(WITHOUT_KERNEL)
-    run = page.get_by_role("button", name="Run")
-    run.click()
-    assert texts(page, ".pl-refusal") == ["Not connected: dragging works, Run does not. Run the cell again."]
-    assert run.is_disabled()
-    assert run.text_content() == "Run"
-    handles(page).first.press("ArrowLeft")
-    check_numbers(page, GRAPH)
+def test_explorers_side_by_side_share_the_width(open_page) -> None:
+    page = open_page(width=1400)
+    page.evaluate(SECOND_EXPLORER)
+    page.evaluate("""() => {
+      const row = document.body.appendChild(document.createElement("div"));
+      row.style.display = "flex";
+      row.append(document.getElementById("pipelab-explorer"), document.getElementById("second"));
+    }""")
+    first, second = (page.locator(f"#{name}").bounding_box() for name in ("pipelab-explorer", "second"))
+    assert first and second
+    assert abs(first["width"] - second["width"]) <= 1
+    assert second["x"] + second["width"] <= 1400
 
 
 NAMES = [

@@ -802,7 +802,10 @@ class Controls {
     const form = el("div", { class: "pl-threshold", hidden: true });
     form.append(el("span", { text: "At most" }), input, el("span", { text: "M parameters per stage" }), answer, apply);
     input.oninput = () => this.view.askThreshold(Number(input.value) * 1e6);
-    input.onkeydown = (event) => event.key === "Enter" && !apply.disabled && apply.click();
+    // In braces: a handler that returns false would take every other key from the field.
+    input.onkeydown = (event) => {
+      if (event.key === "Enter" && !apply.disabled) apply.click();
+    };
     apply.onclick = () => this.view.applyThreshold();
     return Object.assign(form, { input, answer, apply });
   }
