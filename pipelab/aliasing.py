@@ -17,6 +17,9 @@ _MAY_RETURN_INPUT = frozenset(
     {"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "type_as", "broadcast_tensors"}
 )
 
+# These copy in the trace, but a tensor of one row may already lie as they want it: then they return it itself.
+_MAY_NOT_COPY = frozenset({"contiguous", "reshape", "flatten"})
+
 # These read memory outside the tensor they are given, which a copy of that tensor does not have.
 _READ_AROUND = frozenset({"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"})
 
@@ -27,12 +30,14 @@ class Memory:
 
     Attributes:
         writes: Ops that write to a group's memory, by any key of the group.
+        may_share: Ops that copy, unless there is one row, with what they copy.
         reads_around: Ops that read a group's memory outside the tensor they are given, with that tensor's key.
     """
 
     _parent: dict[int | str, int | str] = field(default_factory=dict)
     _by_storage: dict[int, int | str] = field(default_factory=dict)
     writes: dict[int | str, list[int]] = field(default_factory=dict)
+    may_share: list[tuple[int, int | str]] = field(default_factory=list)
     reads_around: list[tuple[int, int | str]] = field(default_factory=list)
 
     def root(self, key: int | str) -> int | str:
@@ -70,6 +75,8 @@ class Memory:
         if schema.name.removeprefix("aten::") in _MAY_RETURN_INPUT:
             for argument in _nodes(node.args[:1]):
                 self.join(index, key_of[argument])
+        if schema.name.removeprefix("aten::") in _MAY_NOT_COPY:
+            self.may_share += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
         if schema.name.removeprefix("aten::") in _READ_AROUND:
             self.reads_around += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
         named = {argument.name: position for position, argument in enumerate(schema.arguments)}
@@ -107,6 +114,8 @@ def illegal_cuts(
         list_valued: Ops that make a list of tensors; it stays with the ops that take it apart.
         weight_reads: Ops that read each weight.
     """
+    for value, source in memory.may_share:
+        memory.join(value, source)
     illegal: set[int] = set()
     for op in list_valued:
         illegal.update(range(op + 1, last_use.get(op, op) + 1))

@@ -127,6 +127,20 @@ class InPlace(nn.Module):
         return total + left
 
 
+class OneRow(nn.Module):
+    """With one row the transposed tensor is contiguous as it is, and the write shows in `hidden`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        turned = hidden.t().contiguous()
+        turned.add_(1.0)
+        return self.last(hidden) + turned.t()[:, :4]
+
+
 class WritesOnly(nn.Module):
     """`_foreach_add_` returns nothing: all it does is to write."""
 
@@ -243,6 +257,7 @@ PLAIN: dict[str, Case] = {
     "batch_norm": _plain(BatchNormNet, x=_floats(BATCH, 3, 8, 8)),
     "multi_output": _plain(MultiOutput, x=_floats(BATCH, 4)),
     "in_place": _plain(InPlace, x=_floats(BATCH, 4)),
+    "one_row": _plain(OneRow, x=_floats(BATCH, 4)),
     "writes_only": _plain(WritesOnly, x=_floats(BATCH, 4)),
     "reads_around": _plain(ReadsAround, x=_floats(BATCH, 4)),
     "dict_output": _plain(DictOutput, x=_floats(BATCH, 4), scale=_floats(4)),
