@@ -83,7 +83,8 @@ def _digraph(picture: Picture) -> StageGraph:
     font = {"fontname": "Courier", "fontsize": "9"}
     graph = StageGraph(
         picture,
-        graph_attr={"rankdir": "LR" if across else "TB", "bgcolor": "transparent", "ranksep": "0.12" if across else "0.25", "nodesep": "0.2",
+        graph_attr={"rankdir": "LR" if across else "TB", "bgcolor": "transparent", "nodesep": "0.2",
+                    "ranksep": "0.12" if across else "0.25",
                     "label": _escaped(picture.title), "labelloc": "t", "labeljust": "l", "fontcolor": EDGE, **font},
         node_attr={"shape": "box", "style": "filled,rounded", "color": "transparent", "fontcolor": TEXT, **font},
         edge_attr={"color": EDGE, "fontcolor": EDGE, "arrowsize": "0.7", **font},
