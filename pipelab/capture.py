@@ -77,7 +77,11 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
             if leaf.shape[0] == 0:
                 raise TraceError("The batch is empty: pass at least one row.")
             return leaf.shape[0]
-    raise TraceError("No input is a tensor with a batch dimension: pass the inputs the model is called with.")
+    others = {type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | int | float | str | None)}
+    unknown = (
+        f" (a {' and a '.join(sorted(others))} must be registered: torch.export.register_dataclass)" if others else ""
+    )
+    raise TraceError(f"No input is a tensor with a batch dimension{unknown}: pass the inputs the model is called with.")
 
 
 def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:

@@ -102,6 +102,11 @@ def test_arguments_forward_does_not_take_are_refused() -> None:
         pipelab.trace(zoo.Mlp().eval(), torch.zeros(2, 4), mask=torch.zeros(2))
 
 
+def test_an_input_torch_does_not_look_into_is_named() -> None:
+    with pytest.raises(TraceError, match=r"a Wrapper must be registered: torch\.export\.register_dataclass"):
+        pipelab.trace(zoo.Mlp().eval(), Wrapper())
+
+
 class Wrapper(nn.Module):
     """Hands on whatever it is given, as adapters around a model do."""
 
