@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pipelab.plan import Plan, shorten
-from pipelab.units import format_bytes, format_count
+from pipelab.units import format_bytes, format_count, plural
 from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, stage_colour
 
@@ -34,7 +34,8 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
         1
     """
     stages = plan.stages
-    figure, ax = axes_for(ax, 9, 1.1 + 0.72 * len(stages))
+    height_in = 1.1 + 0.72 * len(stages)
+    figure, ax = axes_for(ax, 9, height_in)
     sent = [*(boundary.num_bytes for boundary in plan.boundaries), 0]
     for stage in stages:
         colour = stage_colour(stage.index)
@@ -50,17 +51,17 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
                 format_bytes(num_bytes), (num_bytes, y), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
     ax.set_yticks(range(len(stages)), [_label(plan, index) for index in range(len(stages))], fontsize=9)
-    ax.invert_yaxis()
+    ax.set_ylim(len(stages) - 0.5, -0.5)
     ax.xaxis.set_major_formatter(lambda num_bytes, _: format_bytes(num_bytes))
     ax.margins(x=0.12)
-    ax.set_title(f"{plan.graph.model} in {plan.num_stages} stages, {plan.policy}", fontsize=10, loc="left")
+    ax.set_title(f"{plan.graph.model} in {plural(plan.num_stages, 'stage')}, {plan.policy}", fontsize=10, loc="left")
     ax.legend(
         handles=[
             Patch(color=EDGE, label="weights"),
             Patch(color=EDGE, alpha=0.5, label=f"activations (batch of {plan.graph.batch_size})"),
             Patch(facecolor="none", edgecolor=EDGE, hatch="////", label="sent to the next stage"),
         ],
-        fontsize=8, ncols=3, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.06 - 0.1 / len(stages)),
+        fontsize=8, ncols=3, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.35 / height_in),
     )  # fmt: skip
     plain(ax)
     return figure
