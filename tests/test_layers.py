@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 
 # Every module under pipelab/ lies in one layer; a package's modules share its layer.
 LAYER = {
-    **dict.fromkeys(("errors", "units", "table", "elements", "graph", "split_points", "plan", "events", "report"), "data"),
+    **dict.fromkeys(
+        ("errors", "units", "table", "elements", "graph", "split_points", "plan", "events", "report"), "data"
+    ),
     **dict.fromkeys(("greedy", "policies"), "decide"),
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "costs", "marks", "operators", "pretrained", "program", "progress",
