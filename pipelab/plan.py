@@ -13,7 +13,7 @@ from pipelab.errors import SplitError
 from pipelab.graph import Graph, TensorInfo
 from pipelab.split_points import check_legal, name_of, resolve
 from pipelab.table import format_table
-from pipelab.units import format_bytes, format_count
+from pipelab.units import format_bytes, format_count, plural
 
 FORMAT = "pipelab-plan"
 VERSION = 1
@@ -244,7 +244,8 @@ class Plan:
             for stage in self.stages
         ]
         header = ["stage", "holds", "parameters", "weights", "FLOPs", "sends"]
-        title = f"{self.graph.model} in {self.num_stages} stages, {self.policy} (batch of {self.graph.batch_size})"
+        stages, batch = plural(self.num_stages, "stage"), self.graph.batch_size
+        title = f"{self.graph.model} in {stages}, {self.policy} (batch of {batch})"
         return f"{title}\n{format_table(header, rows, left=(0, 1))}\n{self.verdict}"
 
     @property

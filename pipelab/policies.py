@@ -63,7 +63,7 @@ def threshold(traced: HasGraph | Graph, *, max_params: float | None = None, num_
         >>> [stage.num_params for stage in pipelab.threshold(traced, max_params=816).stages]
         [816, 272]
         >>> pipelab.threshold(traced, num_stages=2).policy
-        'threshold (PiPPy, greedy; at most 544 elements per stage)'
+        'threshold (PiPPy, greedy, 544 elements per stage)'
     """
     graph = graph_of(traced)
     if (max_params is None) == (num_stages is None):
@@ -78,7 +78,7 @@ def threshold(traced: HasGraph | Graph, *, max_params: float | None = None, num_
             raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {max_params!r}.")
         budget = int(max_params)
     cuts = to_legal(graph, charges, greedy_cuts(charges, budget))
-    return Plan(graph, cuts, f"threshold (PiPPy, greedy; at most {budget:,} elements per stage)")
+    return Plan(graph, cuts, f"threshold (PiPPy, greedy, {budget:,} elements per stage)")
 
 
 def uniform(traced: HasGraph | Graph, *, num_stages: int) -> Plan:

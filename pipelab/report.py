@@ -15,6 +15,8 @@ from pipelab.units import format_bytes, format_seconds, plural
 
 FORMAT = "pipelab-report"
 VERSION = 1
+# Below this share of the step even the busiest stage is not what the step's duration follows from.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,12 @@ class Report:
             factor = self.baseline_s / self.step_s
             text += f": {factor:.2f} × the speed of the unsplit model ({format_seconds(self.baseline_s)})."
         if ranks > 1:
-            mean = sum(busy) / ranks
-            text += (
-                f" Stage {slowest} is the bottleneck: it computes {format_seconds(busy[slowest])}, "
-                f"the mean is {format_seconds(mean)}. Ranks are idle {self.bubble_fraction:.0%} of the time."
-            )
+            longest, mean = format_seconds(busy[slowest]), format_seconds(sum(busy) / ranks)
+            if busy[slowest] < _MOSTLY * self.timeline.makespan_s:
+                text += f" No stage computes for more than {longest} of it: the rest is moving data and waiting."
+            else:
+                text += f" Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
+            text += f" Ranks are idle {self.bubble_fraction:.0%} of the time."
         cores = self.environment.get("cores")
         if self.environment.get("device") == "cpu" and isinstance(cores, int) and ranks > cores:
             text += f" {ranks} ranks share {plural(cores, 'core')}."

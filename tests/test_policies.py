@@ -153,7 +153,7 @@ def test_threshold_fills_each_stage_up_to_it(max_params: float, sizes: list[int]
 def test_threshold_finds_the_smallest_for_a_number_of_stages(num_stages: int, budget: int) -> None:
     plan = threshold(mlp_graph(4), num_stages=num_stages)
     assert plan.cuts == threshold(mlp_graph(4), max_params=budget).cuts
-    assert plan.policy == f"threshold (PiPPy, greedy; at most {budget:,} elements per stage)"
+    assert plan.policy == f"threshold (PiPPy, greedy, {budget:,} elements per stage)"
 
 
 @pytest.mark.parametrize("arguments", [{}, {"max_params": 5.0, "num_stages": 2}])

@@ -8,6 +8,7 @@ from graphs import gpt2_graph
 from test_events import fill_drain
 
 from pipelab.errors import PipelabError
+from pipelab.events import Event, Timeline
 from pipelab.plan import Plan
 from pipelab.report import Report
 
@@ -42,6 +43,12 @@ def test_repr_begins_with_whether_it_paid(report: Report) -> None:
     assert "batch of 12 in 4 micro-batches, median of 3 steps" in second
     assert header.split() == ["rank", "holds", "computes", "moves", "data", "waits", "peak", "memory"]
     assert len(rows) == 3
+
+
+def test_step_that_hardly_computes_has_no_bottleneck(report: Report) -> None:
+    slow = Timeline((*report.timeline.events, Event(0, 0, 3, "wait", 4.0, 20.0)), 3, 3, 4)
+    assert "Stage 0 is the bottleneck" in report.verdict
+    assert "No stage computes for more than 4.00 s of it" in replace(report, timeline=slow).verdict
 
 
 def test_unsplit_model_that_does_not_fit_is_said(report: Report, tmp_path: Path) -> None:

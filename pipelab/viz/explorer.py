@@ -120,7 +120,11 @@ class Explorer(anywidget.AnyWidget):
     @property
     def plan(self) -> Plan:
         """The model as it is cut now."""
-        return self._plan_at(self.cuts)
+        cuts = list(self.cuts)
+        policies = (
+            name for name, plans in self._presets.items() if plans[self.num_stages : self.num_stages + 1] == [cuts]
+        )
+        return Plan(self._graph, self.cuts, next(policies, "by hand"))
 
     def run(self) -> Report:
         """Run the plan as the button does, wait for it, and return the report.
@@ -217,12 +221,16 @@ class Explorer(anywidget.AnyWidget):
                 self.send({"type": "threshold", **self._threshold(content["max_params"], content["num_stages"])})
 
     def _threshold(self, max_params: float | None, num_stages: int) -> dict[str, Any]:
+        """Where a threshold cuts; None asks for the smallest that keeps the number of stages."""
         try:
-            asked = (
-                {} if max_params is not None else {"suggested": smallest_budget(charges_of(self._graph), num_stages)}
-            )
-            plan = threshold(self._graph, max_params=asked.get("suggested", max_params))
-            return {"cuts": plan.without_empty_stage().cuts, **asked}
+            budget = smallest_budget(charges_of(self._graph), num_stages) if max_params is None else max_params
+            plan = threshold(self._graph, max_params=budget)
+            is_over = max(stage.num_params for stage in plan.stages) > budget
+            answer = {
+                "cuts": plan.without_empty_stage().cuts,
+                "note": "; one op alone reads more" if is_over else "",
+            }
+            return {**answer, "suggested": budget} if max_params is None else answer
         except SplitError as error:
             return {"error": str(error)}
 

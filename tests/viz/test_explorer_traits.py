@@ -212,7 +212,8 @@ def test_a_threshold_is_answered() -> None:
     explorer = make()
     answer = explorer._threshold(None, 4)
     assert answer["cuts"] == threshold(GRAPH, num_stages=4).cuts
-    assert explorer._threshold(answer["suggested"], 9) == {"cuts": answer["cuts"]}
+    assert explorer._threshold(answer["suggested"], 9) == {"cuts": answer["cuts"], "note": ""}
+    assert explorer._threshold(100, 9)["note"] == "; one op alone reads more"
     assert explorer._threshold(float("nan"), 4).keys() == {"error"}
 
 
@@ -245,3 +246,13 @@ def test_presets_hold_cuts_or_the_refusal() -> None:
 def test_the_state_lists_a_tied_weight_once_with_both_names() -> None:
     tied = [row for row in graph_state(GRAPH)["weights"] if row[3]]
     assert tied == [[[1, len(GRAPH.ops) - 1], 50257 * 768, 4 * 50257 * 768, "wte = lm_head"]]
+
+
+def test_the_plan_names_the_policy_whose_cuts_it_has() -> None:
+    graph = gpt2_graph(12)
+    explorer = Explorer(uniform(graph, num_stages=4), num_microbatches=8, runner=None)
+    assert explorer.plan.policy == "uniform"
+    explorer.cuts = equal_size(graph, num_stages=4).cuts
+    assert explorer.plan.policy == "equal_size"
+    explorer.cuts = (graph.blocks[2].start, *explorer.cuts[1:])
+    assert explorer.plan.policy == "by hand"

@@ -1210,7 +1210,7 @@ class View {
     if (message.suggested) form.input.value = `${message.suggested / 1e6}`;
     const count = (message.cuts?.length ?? 0) + 1;
     const drawn = count <= this.mostStages ? "" : `; up to ${this.mostStages} can be applied here`;
-    form.answer.textContent = message.error ?? `→ ${plural(count, "stage")}${drawn}`;
+    form.answer.textContent = message.error ?? `→ ${plural(count, "stage")}${drawn}${message.note}`;
     form.apply.disabled = Boolean(message.error || drawn);
     this.thresholdCuts = message.cuts;
   }
