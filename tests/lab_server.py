@@ -121,7 +121,7 @@ class Notebook:
     def run(self, index: int, *, wait: bool = True) -> None:
         """Run one cell, through JupyterLab's own command; a cell that raises fails the test."""
         errors = self.page.evaluate(
-            """async ([index, wait]) => {
+            """async ([index, wait, limit]) => {
               const app = window.jupyterapp;
               await app.restored;
               const panel = app.shell.currentWidget;
@@ -129,13 +129,31 @@ class Notebook:
               await panel.sessionContext.ready;
               const ran = app.commands.execute("notebook:run-cell");
               if (!wait) return [];
-              await ran;
+              const late = new Promise((_, no) => setTimeout(() => no(new Error("the cell does not end")), limit));
+              await Promise.race([ran, late]);
               const outputs = panel.content.widgets[index].model.outputs.toJSON();
               return outputs.filter((output) => output.output_type === "error").map((output) => output.evalue);
             }""",
-            [index, wait],
+            [index, wait, CELL_MS],
         )
         assert errors == [], f"cell {index}: {errors}"
+
+    def run_all(self, limit_ms: int) -> None:
+        """Run every cell, as the menu does; a cell that raises fails the test."""
+        errors = self.page.evaluate(
+            """async (limit) => {
+              const app = window.jupyterapp;
+              await app.restored;
+              const panel = app.shell.currentWidget;
+              await panel.sessionContext.ready;
+              const late = new Promise((_, no) => setTimeout(() => no(new Error("Run All does not end")), limit));
+              await Promise.race([app.commands.execute("notebook:run-all-cells"), late]);
+              const outputs = panel.content.widgets.flatMap((cell) => cell.model.outputs?.toJSON() ?? []);
+              return outputs.filter((output) => output.output_type === "error").map((output) => output.evalue);
+            }""",
+            limit_ms,
+        )
+        assert errors == []
 
     def output(self, index: int) -> str:
         """Text of a cell's outputs."""

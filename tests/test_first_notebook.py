@@ -19,17 +19,7 @@ def test_run_all_then_drag_and_run(tmp_path: Path) -> None:
     with chromium() as browser, jupyterlab(tmp_path) as address:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         found = watch(page)
-        Notebook.open(page, address, NOTEBOOK.name)
-        errors = page.evaluate(
-            """async () => {
-              const app = window.jupyterapp;
-              await app.commands.execute("notebook:run-all-cells");
-              const cells = app.shell.currentWidget.content.widgets;
-              const outputs = cells.flatMap((cell) => cell.model.outputs?.toJSON() ?? []);
-              return outputs.filter((output) => output.output_type === "error").map((output) => output.evalue);
-            }"""
-        )
-        assert errors == []
+        Notebook.open(page, address, NOTEBOOK.name).run_all(RUN_MS)
         explorer = page.locator(".pl-explorer[data-ready='1']").first
         explorer.scroll_into_view_if_needed()
         expect(explorer).to_contain_text("Measured", timeout=RUN_MS)
