@@ -79,10 +79,8 @@ class Memory:
             self.may_share += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
         if schema.name.removeprefix("aten::") in _READ_AROUND:
             self.reads_around += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
-        named = {argument.name: position for position, argument in enumerate(schema.arguments)}
-        for argument in schema.arguments:
+        for position, argument in enumerate(schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                position = named[argument.name]
                 given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
                 for written in _nodes([given]):
                     self.writes.setdefault(key_of[written], []).append(index)

@@ -6,7 +6,6 @@ GraphModule would run `arange` or `rand` once and freeze the result.)
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -135,7 +134,6 @@ class StageTable:
         table: The program.
         inputs: One spec per input of the table.
         outputs: One spec per output of the table.
-        device: The device the model was traced on is rewritten to the rank's own.
     """
 
     index: int
@@ -143,22 +141,6 @@ class StageTable:
     table: Table
     inputs: tuple[ValueSpec, ...]
     outputs: tuple[ValueSpec, ...]
-
-    @cached_property
-    def operators(self) -> tuple[str, ...]:
-        """Names of the operators it runs."""
-        return tuple(dict.fromkeys(row.target for row in all_rows(self.table)))
-
-
-def all_rows(table: Table) -> list[Row]:
-    """The rows of a table and of the tables nested in it."""
-    rows = []
-    for row in table.rows:
-        rows.append(row)
-        for argument in (*row.args, *row.kwargs.values()):
-            if isinstance(argument, Table):
-                rows.extend(all_rows(argument))
-    return rows
 
 
 class StageModule(nn.Module):
@@ -168,7 +150,7 @@ class StageModule(nn.Module):
 
     Args:
         table: The program.
-        weights: Tensors by first name; those the table reads are registered under dotted names.
+        weights: Tensors by first name; only those the table reads are kept.
         device: Where it runs; device arguments of ops are set to it.
     """
 
@@ -177,7 +159,6 @@ class StageModule(nn.Module):
         self.table = table
         self.device = torch.device(device)
         self.on_op: Callable[[int], None] | None = None
-        self.current: Row | None = None
         self._weights = {name: weights[name] for name in table.weights}
         for alias, name in (table.aliases or {}).items():
             self._weights[alias] = weights[name]
@@ -199,18 +180,16 @@ class StageModule(nn.Module):
         return argument
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Run every op in order; `self.current` is the op that runs, also after it raised."""
+        """Run every op in order."""
         env: dict[str, Any] = dict(self._weights)
         env.update(zip(self.table.inputs, values, strict=True))
         del values
         for index, (row, function, args, kwargs) in enumerate(self._steps):
-            self.current = row
             env[row.name] = function(*_filled(args, env), **_filled(kwargs, env))
             for name in row.frees:
                 del env[name]
             if self.on_op is not None:
                 self.on_op(index)
-        self.current = None
         return tuple(env[name] for name in self.table.outputs)
 
 

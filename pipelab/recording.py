@@ -32,7 +32,6 @@ class Program:
     Attributes:
         ops: The nodes of `Graph.ops`, in that order.
         inputs: The nodes of the model's tensor inputs.
-        constants: The model's other inputs, fixed by the trace: {name: value}.
         outputs: What the model returns: a node, or a constant.
         key_of: Every tensor node's value number, or its weight's name.
         weights: Every parameter, buffer and constant tensor by every name.

@@ -201,8 +201,6 @@ class BatchSource:
     def __init__(self, segment: Segment, end: BatchEnd, specs: Mapping[int, Specs], sizes: Sequence[int]) -> None:
         self._batch = [placed.spec.unpack(segment.storage(placed)) for placed in end.placed]
         self._batched = end.batched
-        self._specs = specs
-        self._sizes = sizes
         self._starts = [0, *accumulate(sizes)]
         self._slots = Slots(torch.empty(Slots.num_bytes(specs), dtype=torch.uint8), specs, sizes)
 

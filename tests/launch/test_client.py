@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelab import launch
 from pipelab.errors import LaunchError
 from pipelab.launch import client
 from pipelab.launch.group import Sentinel
@@ -63,10 +62,8 @@ def test_rank_ends_when_its_owner_is_gone(end: str) -> None:
     sentinel.close()
 
 
-def test_prepare_starts_the_one_server() -> None:
-    launch.prepare()
+def test_there_is_one_server() -> None:
     server = client.current_server()
-    launch.prepare()
     assert client.current_server() is server
     assert server.alive
 
