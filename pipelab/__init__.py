@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pipelab.events import Event as Event
     from pipelab.events import Timeline as Timeline
     from pipelab.graph import Graph as Graph
+    from pipelab.hardware import Hardware as Hardware
+    from pipelab.hardware import Measurement as Measurement
     from pipelab.lab import explore as explore
     from pipelab.launch.controller import Pipeline as Pipeline
     from pipelab.launch.controller import start as start
@@ -34,6 +36,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Event": "events",
     "Graph": "graph",
+    "Hardware": "hardware",
+    "Measurement": "hardware",
     "PipelabError": "errors",
     "Pipeline": "launch.controller",
     "Plan": "plan",
@@ -55,6 +59,8 @@ _HOME = {
 __all__ = [
     "Event",
     "Graph",
+    "Hardware",
+    "Measurement",
     "PipelabError",
     "Pipeline",
     "Plan",

@@ -1,80 +1,106 @@
-"""Floating-point operations of each op, by torch's own counter on tensors without memory."""
+"""What a micro-batch costs, op by op, on one device: the arrays that planner and simulator add up."""
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
-import torch
-from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
+import numpy as np
 
-from pipelab.operators import operator, target_name
-from pipelab.sizes import Sizes
-
-# Only these cost anything in torch's counter; the others are not worth running.
-_COUNTED = (
-    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear", "conv", "scaled_dot_product",
-    "tensordot", "inner", "grouped_mm", "multi_head_attention",
-)  # fmt: skip
+from pipelab.graph import Graph, IntArray
+from pipelab.hardware import Device, FloatArray
 
 
-class FlopCounter:
-    """Counts an op once per distinct shapes: 63 times for the 544 ops of GPT-2.
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """The costs of one micro-batch. Make it with `Costs.of`, which keeps what it made.
 
-    Args:
-        sizes: The batch the figures are for.
+    Attributes:
+        graph: The model.
+        device: What it runs on.
+        rows: Rows of the micro-batch.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
-        self._sizes = sizes
-        self._known: dict[Any, int] = {}
+    graph: Graph
+    device: Device
+    rows: int
 
-    def __call__(self, node: fx.Node) -> int:
-        """FLOPs of a node, 2 for a multiply-add (`torch.utils.flop_counter`)."""
-        name = target_name(node)
-        if not name.startswith("aten.") or not name.removeprefix("aten.").lstrip("_").startswith(_COUNTED):
-            return 0
-        key = (name, _key(node.args, self._sizes), _key(node.kwargs, self._sizes))
-        if key not in self._known:
-            args: Any = fx.node.map_aggregate(node.args, self._meta)
-            kwargs: Any = fx.node.map_aggregate(node.kwargs, self._meta)
-            self._known[key] = _grouped(*args[:2]) if "grouped_mm" in name else _counted(operator(name), args, kwargs)
-        return self._known[key]
+    @classmethod
+    def of(cls, graph: Graph, device: Device, rows: int) -> "Costs":
+        """The costs of a graph on a device; the same object for the same question."""
+        kept: dict[tuple[int, int], Costs] = graph.__dict__.setdefault("_costs", {})
+        key = (id(device), rows)  # a kept entry keeps its device, so that the id stays its own
+        if key not in kept:
+            kept[key] = cls(graph, device, rows)
+        return kept[key]
 
-    def _meta(self, argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
-            value = argument.meta["val"]
-            if isinstance(value, list | tuple):
-                return [self._empty(item) for item in value]
-            return self._empty(value)
-        return "meta" if isinstance(argument, torch.device) else argument
+    @cached_property
+    def op_s(self) -> FloatArray:
+        """Seconds of each op: shape (num_ops,)."""
+        return self.device.op_times_s(self.graph, self.rows)
 
-    def _empty(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return self._sizes(value)
-        shape = [self._sizes(size) for size in value.shape]
-        strides = [self._sizes(stride) for stride in value.stride()]
-        return torch.empty_strided(shape, strides, dtype=value.dtype, device="meta")
+    @cached_property
+    def time_before(self) -> FloatArray:
+        """Seconds of all ops before each position: shape (num_ops + 1,)."""
+        return np.concatenate([[0.0], np.cumsum(self.op_s)])
+
+    @cached_property
+    def loaded_time_before(self) -> FloatArray:
+        """The same while as many ranks compute as the machine has room for."""
+        return np.concatenate([[0.0], np.cumsum(self.device.loaded_op_times_s(self.graph, self.rows))])
+
+    @cached_property
+    def cut_bytes(self) -> IntArray:
+        """Bytes that would cross at each position: shape (num_ops + 1,); 0 at both ends."""
+        crossing = self.graph.live_bytes_for(self.rows).copy()
+        crossing[[0, -1]] = 0
+        return crossing
+
+    @cached_property
+    def transfer_s(self) -> FloatArray:
+        """Seconds for those bytes over the device's link: shape (num_ops + 1,); 0 at both ends."""
+        seconds = self.device.transfer_s(self.cut_bytes.astype(float))
+        seconds[[0, -1]] = 0.0
+        return seconds
+
+    @cached_property
+    def activation_bytes(self) -> IntArray:
+        """Bytes of activations alive while each op runs: shape (num_ops,)."""
+        return self.graph.memory_bytes_for(self.rows)
+
+    @cached_property
+    def stash_before(self) -> IntArray:
+        """Bytes that training keeps for the backward pass of all ops before each position.
+
+        Every value that has memory of its own is kept: nothing is computed again.
+        """
+        graph = self.graph
+        made = [graph.value_bytes(index, self.rows) if op.storage == index else 0 for index, op in enumerate(graph.ops)]
+        return np.concatenate([[0], np.cumsum(made, dtype=np.int64)])
+
+    def weight_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the distinct weights that ops `start` to `stop` read; a tied one counts once."""
+        return sum(weight.num_bytes for weight in self.graph.weights_between(start, stop))
+
+    def cache_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the key-value caches they read, for one micro-batch."""
+        return self.graph.cache_bytes_between(start, stop, self.rows)
+
+    def memory_bytes(self, start: int, stop: int) -> float:
+        """What a device must hold to run them forward: weights, caches, activations at their peak, its reserve."""
+        peak = int(self.activation_bytes[start:stop].max()) if stop > start else 0
+        return self.weight_bytes(start, stop) + self.cache_bytes(start, stop) + peak + self.device.reserve_bytes
 
 
-def _counted(operator: Callable[..., Any], args: Any, kwargs: Any) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        operator(*args, **kwargs)
-    return int(counter.get_total_flops())
+def default_microbatches(batch_size: int, num_stages: int) -> int:
+    """How many micro-batches there are when nobody says: twice the stages, as far as there are rows."""
+    return max(1, min(batch_size, 2 * num_stages))
 
 
-def _grouped(rows: Tensor, experts: Tensor) -> int:
-    """Each row meets one expert; torch's counter has no formula, and its shape check wants bfloat16."""
-    return 2 * rows.shape[0] * experts.shape[-2] * experts.shape[-1]
+def microbatch_rows(batch_size: int, num_microbatches: int) -> tuple[int, ...]:
+    """Rows of each micro-batch, as `torch.tensor_split` divides: 8 in 5 is 2, 2, 2, 1, 1."""
+    share, rest = divmod(batch_size, num_microbatches)
+    return tuple(share + (index < rest) for index in range(num_microbatches))
 
 
-def _key(argument: Any, sizes: Sizes) -> Any:
-    """A hashable key of an argument: tensors by shape and dtype."""
-    if isinstance(argument, fx.Node):
-        return _key(argument.meta["val"], sizes)
-    if isinstance(argument, Tensor):
-        return (tuple(sizes(s) for s in argument.shape), tuple(sizes(s) for s in argument.stride()), argument.dtype)
-    if isinstance(argument, list | tuple):
-        return tuple(_key(item, sizes) for item in argument)
-    if isinstance(argument, dict):
-        return tuple((name, _key(item, sizes)) for name, item in argument.items())
-    return sizes(argument)
+def rows_of(batch_size: int, num_microbatches: int) -> int:
+    """Rows of the largest micro-batch."""
+    return -(-batch_size // num_microbatches)

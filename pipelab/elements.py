@@ -15,12 +15,14 @@ class TensorInfo:
         shape: Sizes at the traced batch.
         dtype: As torch writes it, without "torch.": "float32".
         num_bytes: Bytes it takes on a link; an expanded (stride-0) dimension travels once.
+        batched: Whether a dimension of it carries the batch, so that its bytes grow with the rows.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     num_bytes: int
+    batched: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({'×'.join(map(str, self.shape)) or 'scalar'} {self.dtype})"

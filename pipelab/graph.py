@@ -37,6 +37,8 @@ class Graph:
         prefix: What labels leave out of module paths: "transformer.".
         legal: The legal cut positions, ascending.
         marks: Where the model's own `forward` called `pipe_split()`.
+        caches: The inputs, by value number, that are key-value caches of a decode step. They cross no cut:
+            each stage keeps those that its ops read.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
@@ -56,6 +58,7 @@ class Graph:
     prefix: str
     legal: tuple[int, ...]
     marks: tuple[int, ...] = ()
+    caches: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -114,7 +117,7 @@ class Graph:
     def values_at(self, position: int) -> tuple[int, ...]:
         """The values alive at a cut: made before it, read at or after it. Model inputs first."""
         last = self.last_use
-        inputs = (-1 - k for k in range(len(self.inputs)))
+        inputs = (-1 - k for k in range(len(self.inputs)) if -1 - k not in self.caches)
         return tuple(
             value
             for value in (*inputs, *range(position))
@@ -124,33 +127,85 @@ class Graph:
     @cached_property
     def live_bytes(self) -> IntArray:
         """Bytes alive at each position 0..len(ops), as they would cross a cut there."""
+        return self.live_bytes_for(self.batch_size)
+
+    def live_bytes_for(self, rows: int) -> IntArray:
+        """The same for a micro-batch of this many rows."""
         change = np.zeros(len(self.ops) + 2, dtype=np.int64)
         for value, last in self.last_use.items():
-            tensor = self.tensor(value)
-            if tensor is not None:
-                change[max(value + 1, 0)] += tensor.num_bytes
-                change[last + 1] -= tensor.num_bytes
+            if value not in self.caches:
+                num_bytes = self.value_bytes(value, rows)
+                change[max(value + 1, 0)] += num_bytes
+                change[last + 1] -= num_bytes
         return np.cumsum(change)[:-1]
 
     @cached_property
     def memory_bytes(self) -> IntArray:
         """Activation bytes in memory while each op runs; a view takes none of its own."""
+        return self.memory_bytes_for(self.batch_size)
+
+    def memory_bytes_for(self, rows: int) -> IntArray:
+        """The same for a micro-batch of this many rows."""
+        change = np.zeros(len(self.ops) + 2, dtype=np.int64)
+        for storage, (start, last) in self._storage_spans.items():
+            num_bytes = self.value_bytes(storage, rows)
+            change[start] += num_bytes
+            change[last + 1] -= num_bytes
+        return np.cumsum(change)[: len(self.ops)]
+
+    @cached_property
+    def _storage_spans(self) -> dict[int, tuple[int, int]]:
+        """Of each value that has memory of its own, the first and the last op during which it is held."""
         born: dict[int, int] = {}
         dies: dict[int, int] = {}
         for value in (*(-1 - k for k in range(len(self.inputs))), *range(len(self.ops))):
             storage = value if value < 0 else self.ops[value].storage
-            if storage is None:
+            if storage is None or storage in self.caches:
                 continue
             last = self.last_use.get(value, max(value, 0))
             born[storage] = min(born.get(storage, max(value, 0)), max(value, 0))
             dies[storage] = max(dies.get(storage, 0), last)
-        change = np.zeros(len(self.ops) + 2, dtype=np.int64)
-        for storage, start in born.items():
-            tensor = self.tensor(storage)
-            num_bytes = tensor.num_bytes if tensor else 0
-            change[start] += num_bytes
-            change[dies[storage] + 1] -= num_bytes
-        return np.cumsum(change)[: len(self.ops)]
+        return {storage: (start, dies[storage]) for storage, start in born.items()}
+
+    def value_bytes(self, value: int, rows: int) -> int:
+        """Bytes of a value for this many rows; 0 for a list of tensors."""
+        tensor = self.tensor(value)
+        if tensor is None:
+            return 0
+        return tensor.num_bytes * rows // self.batch_size if tensor.batched else tensor.num_bytes
+
+    def flops_for(self, rows: int) -> IntArray:
+        """Floating-point operations of each op, for this many rows."""
+        flops = np.array([op.flops for op in self.ops], dtype=np.int64)
+        return np.where(self._scales, flops * rows // self.batch_size, flops)
+
+    @cached_property
+    def _scales(self) -> npt.NDArray[np.bool_]:
+        """Per op: whether its work grows with the rows."""
+        values = ((self.tensor(value) for value in (index, *op.args)) for index, op in enumerate(self.ops))
+        return np.array(
+            [any(tensor is not None and tensor.batched for tensor in of_op) for of_op in values], dtype=bool
+        )
+
+    # --- caches -------------------------------------------------------------------------------------
+
+    @cached_property
+    def cache_uses(self) -> dict[int, tuple[int, ...]]:
+        """The ops that read each cache, ascending."""
+        uses: dict[int, list[int]] = {}
+        for index, op in enumerate(self.ops):
+            for value in op.args:
+                if value in self.caches:
+                    uses.setdefault(value, []).append(index)
+        return {value: tuple(indices) for value, indices in uses.items()}
+
+    def cache_bytes_between(self, start: int, stop: int, rows: int) -> int:
+        """Bytes of the caches that ops `start` to `stop` read."""
+        return sum(
+            self.value_bytes(value, rows)
+            for value, uses in self.cache_uses.items()
+            if bisect_left(uses, start) < bisect_left(uses, stop)
+        )
 
     # --- weights of a range of ops ------------------------------------------------------------------
 
@@ -248,7 +303,9 @@ class Graph:
         """Every legal cut, by position."""
         points = []
         alive: dict[int, TensorInfo] = {
-            -1 - k: tensor for k, tensor in enumerate(self.inputs) if -1 - k in self.last_use
+            -1 - k: tensor
+            for k, tensor in enumerate(self.inputs)
+            if -1 - k in self.last_use and -1 - k not in self.caches
         }
         legal = set(self.legal)
         for position in range(len(self.ops)):
@@ -295,6 +352,7 @@ class Graph:
             prefix=data["prefix"],
             legal=tuple(data["legal"]),
             marks=tuple(data["marks"]),
+            caches=tuple(data["caches"]),
         )
 
     def summary(self) -> str:
@@ -309,7 +367,7 @@ class Graph:
 
 
 def _tensor(data: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(data["name"], tuple(data["shape"]), data["dtype"], data["num_bytes"])
+    return TensorInfo(**{**data, "shape": tuple(data["shape"])})
 
 
 def _grouped(pairs: Iterator[tuple[int, ModuleCall]]) -> dict[int, tuple[ModuleCall, ...]]:

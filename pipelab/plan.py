@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelab.costs import Costs
 from pipelab.errors import SplitError
 from pipelab.graph import Graph, TensorInfo
+from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_costs
 from pipelab.split_points import check_legal, name_of, resolve
 from pipelab.table import format_table
-from pipelab.units import format_bytes, format_count, plural
+from pipelab.units import format_bytes, format_count, format_seconds, plural
 
 FORMAT = "pipelab-plan"
 VERSION = 1
@@ -50,11 +52,12 @@ class Stage:
         num_params: Elements of the parameters it reads; a tied one counts once per stage.
         param_bytes: Their bytes.
         buffer_bytes: Bytes of the buffers and constants it reads.
+        cache_bytes: Bytes of the key-value caches it keeps, in a decode step.
         flops: Floating-point operations.
         activation_bytes: Most bytes of values in memory at once while it runs.
         modules: The blocks it runs, wholly or in part, and outside blocks the modules.
         labels: The same for people: "embed", "h.0".
-        time_s: Seconds; None while there is no cost source.
+        time_s: Seconds, by `Plan.hardware` or as measured; None while there is neither.
     """
 
     index: int
@@ -63,6 +66,7 @@ class Stage:
     num_params: int
     param_bytes: int
     buffer_bytes: int
+    cache_bytes: int
     flops: int
     activation_bytes: int
     modules: tuple[str, ...]
@@ -98,6 +102,8 @@ class Plan:
         cuts: Op positions, ascending: stage k runs `graph.ops[cuts[k-1]:cuts[k]]`. A last cut after the
             last op makes an empty last stage (PiPPy's greedy policies can), which a run leaves out.
         policy: What chose the cuts, for people.
+        hardware: What times rest on: a preset's name, a `Hardware`, a `Measurement`, or one per stage. None for
+            this machine, if `measure` was called.
 
     Raises:
         SplitError: A cut is not legal, or the cuts are not ascending.
@@ -118,6 +124,7 @@ class Plan:
     graph: Graph = field(repr=False)
     cuts: tuple[int, ...]
     policy: str = "split_at"
+    hardware: HardwareLike = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for cut in self.cuts:
@@ -151,10 +158,22 @@ class Plan:
         """The cuts by name: what `split_at` takes and another trace of the model resolves."""
         return tuple(name_of(self.graph, cut) for cut in self.cuts if cut < len(self.graph.ops))
 
-    @cached_property
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """What each stage holds."""
+        if not self.has_times:
+            return self._untimed
+        devices = devices_of(self.hardware, self.graph, self.num_stages)
+        return tuple(_timed(self.graph, stage, device) for stage, device in zip(self._untimed, devices, strict=True))
+
+    @cached_property
+    def _untimed(self) -> tuple[Stage, ...]:
         return tuple(_stage(self.graph, index, *bounds) for index, bounds in enumerate(self.bounds))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its stages tell seconds: hardware was named, or the model was measured."""
+        return self.hardware is not None or has_costs(self.graph)
 
     @cached_property
     def boundaries(self) -> tuple[Boundary, ...]:
@@ -167,11 +186,15 @@ class Plan:
         Raises:
             SplitError: A cut is not legal.
         """
-        return Plan(self.graph, tuple(cuts), "by hand")
+        return Plan(self.graph, tuple(cuts), "by hand", self.hardware)
 
     def without_empty_stage(self) -> "Plan":
         """The plan a run uses: without an empty last stage."""
-        return Plan(self.graph, self.cuts[:-1], self.policy) if self.has_empty_stage else self
+        if not self.has_empty_stage:
+            return self
+        one_each = isinstance(self.hardware, Sequence) and not isinstance(self.hardware, str)
+        hardware = self.hardware[:-1] if one_each else self.hardware  # type: ignore[index]
+        return replace(self, cuts=self.cuts[:-1], hardware=hardware)
 
     def to_json(self) -> dict[str, Any]:
         """Names of the cuts and the sizes they gave, JSON-ready."""
@@ -232,25 +255,28 @@ class Plan:
         return cls(graph, tuple(resolve(graph, name) for name in names), str(policy))
 
     def __repr__(self) -> str:
-        rows = [
-            [
-                str(stage.index),
-                shorten(stage.labels),
-                f"{stage.num_params:,}",
-                format_bytes(stage.param_bytes),
-                format_count(stage.flops),
-                format_bytes(self.boundaries[stage.index].num_bytes) if stage.index < len(self.cuts) else "",
-            ]
-            for stage in self.stages
-        ]
-        header = ["stage", "holds", "parameters", "weights", "FLOPs", "sends"]
+        columns: dict[str, list[str]] = {
+            "stage": [str(stage.index) for stage in self.stages],
+            "holds": [shorten(stage.labels) for stage in self.stages],
+            "parameters": [f"{stage.num_params:,}" for stage in self.stages],
+            "weights": [format_bytes(stage.param_bytes) for stage in self.stages],
+        }
+        if self.graph.caches:
+            columns["KV cache"] = [format_bytes(stage.cache_bytes) for stage in self.stages]
+        columns["FLOPs"] = [format_count(stage.flops) for stage in self.stages]
+        if self.has_times:
+            columns["time"] = [format_seconds(stage.time_s or 0.0) for stage in self.stages]
+        columns["sends"] = [*(format_bytes(boundary.num_bytes) for boundary in self.boundaries), ""]
+        rows = list(zip(*columns.values(), strict=True))
         stages, batch = plural(self.num_stages, "stage"), self.graph.batch_size
         title = f"{self.graph.model} in {stages}, {self.policy} (batch of {batch})"
-        return f"{title}\n{format_table(header, rows, left=(0, 1))}\n{self.verdict}"
+        return f"{title}\n{format_table(list(columns), rows, left=(0, 1))}\n{self.verdict}"
 
     @property
     def verdict(self) -> str:
-        """The stage with most parameters, and how far above the mean it is."""
+        """The stage that takes longest, or while there are no times that with most parameters."""
+        if self.has_times:
+            return self._time_verdict()
         params = [stage.num_params for stage in self.stages]
         mean = sum(params) / len(params)
         if not mean:
@@ -258,6 +284,32 @@ class Plan:
         largest = max(params)
         index = params.index(largest)
         return f"Stage {index} holds {format_count(largest)} parameters, {largest / mean:.2f} × the mean."
+
+    def _time_verdict(self) -> str:
+        seconds = [stage.time_s or 0.0 for stage in self.stages]
+        longest, mean = max(seconds), sum(seconds) / len(seconds)
+        index = seconds.index(longest)
+        rests_on = describe(devices_of(self.hardware, self.graph, self.num_stages))
+        ratio = f", {longest / mean:.2f} × the mean" if mean else ""
+        return f"Stage {index} is the bottleneck: {format_seconds(longest)}{ratio} ({rests_on})."
+
+    def export(self, system: str) -> str | dict[str, int]:
+        """The split as another system takes it.
+
+        Args:
+            system: "vllm" and "megatron" for a launch line, "torch" for code, "device_map" for a dict.
+
+        Raises:
+            SplitError: The system is unknown, or cannot cut there; names the cut.
+
+        Example:
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
+            >>> pipelab.uniform(pipelab.trace(model, torch.zeros(1, 16)), num_stages=2).export("device_map")
+            {'0': 0, '1': 0, '2': 1, '3': 1}
+        """
+        from pipelab.exports import export  # it takes plans
+
+        return export(self, system)
 
 
 def shorten(labels: Sequence[str]) -> str:
@@ -295,11 +347,17 @@ def _stage(graph: Graph, index: int, start: int, stop: int) -> Stage:
         num_params=sum(weight.num_elements for weight in parameters),
         param_bytes=sum(weight.num_bytes for weight in parameters),
         buffer_bytes=sum(weight.num_bytes for weight in weights if weight.kind != "parameter"),
+        cache_bytes=graph.cache_bytes_between(start, stop, graph.batch_size),
         flops=int(graph.flops_before[stop] - graph.flops_before[start]),
         activation_bytes=int(graph.memory_bytes[start:stop].max()) if stop > start else 0,
         modules=modules,
         labels=labels,
     )
+
+
+def _timed(graph: Graph, stage: Stage, device: Device) -> Stage:
+    before = Costs.of(graph, device, graph.batch_size).time_before
+    return replace(stage, time_s=float(before[stage.stop] - before[stage.start]))
 
 
 def _modules(graph: Graph, start: int, stop: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

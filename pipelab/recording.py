@@ -11,8 +11,8 @@ from torch.export.graph_signature import InputKind
 
 from pipelab.aliasing import Memory, illegal_cuts, storage_of
 from pipelab.blocks import find_blocks, list_elements
-from pipelab.costs import FlopCounter
 from pipelab.errors import TraceError
+from pipelab.flops import FlopCounter
 from pipelab.graph import Graph, ModuleCall, Op, TensorInfo, Weight
 from pipelab.marks import TARGETS as MARKS
 from pipelab.operators import target_name
@@ -135,10 +135,14 @@ def tensor_info(name: str, value: Tensor, sizes: Sizes) -> TensorInfo:
     num_elements = 1
     for size, stride in zip(shape, value.stride(), strict=True):
         num_elements *= 1 if isinstance(stride, int) and stride == 0 and size > 1 else size
-    return TensorInfo(name, shape, str(value.dtype).removeprefix("torch."), num_elements * value.dtype.itemsize)
+    batched = any(symbols(size) for size in value.shape)
+    dtype = str(value.dtype).removeprefix("torch.")
+    return TensorInfo(name, shape, dtype, num_elements * value.dtype.itemsize, batched)
 
 
-def record(program: Program, persistent: set[str], model_name: str, batch_size: int) -> Graph:
+def record(
+    program: Program, persistent: set[str], model_name: str, batch_size: int, caches: frozenset[str] = frozenset()
+) -> Graph:
     """The Graph of a program, with figures for one batch size.
 
     Args:
@@ -146,6 +150,7 @@ def record(program: Program, persistent: set[str], model_name: str, batch_size: 
         persistent: Names in the model's `state_dict`.
         model_name: Class name of the model.
         batch_size: Rows of the traced batch.
+        caches: Names of the input nodes that are key-value caches.
 
     Raises:
         TraceError: The model writes to memory that two of its weights share.
@@ -182,6 +187,7 @@ def record(program: Program, persistent: set[str], model_name: str, batch_size: 
         prefix=prefix,
         legal=tuple(position for position in range(1, len(ops)) if position not in illegal),
         marks=program.marks,
+        caches=tuple(-1 - k for k, node in enumerate(program.inputs) if node.name in caches),
     )
 
 

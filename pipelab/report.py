@@ -14,7 +14,7 @@ from pipelab.table import format_table
 from pipelab.units import format_bytes, format_seconds, plural
 
 FORMAT = "pipelab-report"
-VERSION = 1
+VERSION = 2
 # Below this share of the step even the busiest stage is not what the step's duration follows from.
 _MOSTLY = 0.5
 

@@ -40,6 +40,11 @@ def stage_tables(traced: Trace, plan: Plan, microbatch_size: int) -> tuple[Stage
             "split_at(traced, plan.split_points)."
         )
     _check_operators(traced.program)
+    if traced.graph.caches and plan.num_stages > 1:
+        raise LaunchError(
+            f"This is one decode step of {traced.graph.model}, whose caches have no contents: it can be planned, "
+            "simulated and measured, not run in stages. Run a trace of whole sequences (without cache_len)."
+        )
     bounds = plan.without_empty_stage().bounds
     builder = _Builder(traced, Sizes(microbatch_size))
     tables = tuple(builder.stage(index, start, stop) for index, (start, stop) in enumerate(bounds))

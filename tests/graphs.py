@@ -30,7 +30,7 @@ class GraphWriter:
             num_bytes *= size
         ordinal = sum(1 for op in self.ops if (op.module, op.target) == (module, f"aten.{target}.default"))
         name = f"{target}_{index}"
-        output = TensorInfo(name, shape, dtype, num_bytes)
+        output = TensorInfo(name, shape, dtype, num_bytes, batched=True)
         flops = 2 * num_bytes // item_bytes
         self.ops.append(Op(name, f"aten.{target}.default", module, 0, ordinal, args, weights, output, flops, index))
         return index
@@ -75,7 +75,7 @@ def gpt2_graph(
         extra_ops: More ops per block without weights, to make the graph long.
         model: Name of the model.
     """
-    ids = TensorInfo("input_ids", (batch, length), "int64", 8 * batch * length)
+    ids = TensorInfo("input_ids", (batch, length), "int64", 8 * batch * length, batched=True)
     writer = GraphWriter(model, batch, (ids,), "transformer.")
     wte = writer.weight("transformer.wte.weight", vocab, hidden)
     writer.weight("lm_head.weight", vocab, hidden, tied_to="transformer.wte.weight")
@@ -136,7 +136,7 @@ def _block(writer: GraphWriter, path: str, state: int, mask: int, shape: tuple[i
 
 def mlp_graph(num_layers: int = 8, width: int = 16, *, batch: int = 8, model: str = "MLP") -> Graph:
     """Equal linear layers in a row, each a block of one op."""
-    writer = GraphWriter(model, batch, (TensorInfo("x", (batch, width), "float32", 4 * batch * width),))
+    writer = GraphWriter(model, batch, (TensorInfo("x", (batch, width), "float32", 4 * batch * width, batched=True),))
     value = -1
     for index in range(num_layers):
         value = _linear(writer, f"layers.{index}", value, (batch, width), width)

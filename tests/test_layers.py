@@ -13,11 +13,13 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 # Every module under pipelab/ lies in one layer; a package's modules share its layer.
 LAYER = {
     **dict.fromkeys(
-        ("errors", "units", "table", "elements", "graph", "split_points", "plan", "events", "report"), "data"
+        ("errors", "units", "table", "elements", "graph", "split_points", "hardware", "presets", "costs", "plan",
+         "events", "report"),
+        "data",
     ),
     **dict.fromkeys(("greedy", "policies"), "decide"),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "costs", "marks", "operators", "pretrained", "program", "progress",
+        ("aliasing", "blocks", "capture", "flops", "marks", "operators", "pretrained", "program", "progress",
          "recording", "sizes", "stages", "tracing"),
         "trace",
     ),

@@ -9,6 +9,8 @@ import pipelab
 PUBLIC = [
     "Event",
     "Graph",
+    "Hardware",
+    "Measurement",
     "PipelabError",
     "Pipeline",
     "Plan",
