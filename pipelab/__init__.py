@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelab.policies import uniform as uniform
     from pipelab.pretrained import trace_pretrained as trace_pretrained
     from pipelab.report import Report as Report
+    from pipelab.simulator import simulate as simulate
     from pipelab.split_points import SplitPoint as SplitPoint
     from pipelab.tracing import Trace as Trace
     from pipelab.tracing import trace as trace
@@ -48,6 +49,7 @@ _HOME = {
     "equal_size": "policies",
     "explore": "lab",
     "pipe_split": "marks",
+    "simulate": "simulator",
     "split_at": "policies",
     "start": "launch.controller",
     "threshold": "policies",
@@ -71,6 +73,7 @@ __all__ = [
     "equal_size",
     "explore",
     "pipe_split",
+    "simulate",
     "split_at",
     "start",
     "threshold",

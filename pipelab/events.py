@@ -1,17 +1,16 @@
 """What ranks did and when: one record for what was simulated and what was measured."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
 COMPUTE: frozenset[str] = frozenset({"F", "B", "I", "W"})
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing one rank did.
+class Event(NamedTuple):
+    """One thing one rank did. A simulation makes thousands of them for each move of a cut, hence a tuple.
 
     Attributes:
         rank: The process.
@@ -47,6 +46,8 @@ class Timeline:
         num_stages: Number of stages.
         num_microbatches: Number of micro-batches.
         source: Where it comes from: "measured", or what it was simulated from.
+        rank_bytes: Per rank, bytes it holds all the time; empty where memory was not simulated.
+        microbatch_bytes: Per stage, bytes it holds for a micro-batch from its forward to its last action.
 
     Example:
         Two equal stages, one micro-batch: each rank is idle half of the time.
@@ -61,6 +62,8 @@ class Timeline:
     num_stages: int
     num_microbatches: int
     source: str = "measured"
+    rank_bytes: tuple[int, ...] = ()
+    microbatch_bytes: tuple[int, ...] = ()
 
     @cached_property
     def makespan_s(self) -> float:
@@ -99,6 +102,35 @@ class Timeline:
         """Idle time over busy time: (p - 1) / m for p equal stages and m micro-batches."""
         return self.idle_s / self.busy_s if self.busy_s else 0.0
 
+    @cached_property
+    def peak_memory_bytes(self) -> tuple[int, ...]:
+        """Per rank, the most memory it holds at once; empty where memory was not simulated."""
+        return tuple(
+            max(num_bytes for _, num_bytes in self.memory_over_time(rank)) for rank, _ in enumerate(self.rank_bytes)
+        )
+
+    def memory_over_time(self, rank: int) -> tuple[tuple[float, int], ...]:
+        """The memory of a rank, as steps.
+
+        Returns:
+            From when it holds how many bytes, ascending in time; empty where memory was not simulated.
+        """
+        if not self.rank_bytes:
+            return ()
+        held: dict[tuple[int, int], tuple[float, float]] = {}
+        for event in self.events:
+            if event.rank == rank and event.kind in COMPUTE:
+                start_s, _ = held.get((event.stage, event.microbatch), (event.start_s, 0.0))
+                held[event.stage, event.microbatch] = start_s, event.end_s
+        changes = [(start_s, self.microbatch_bytes[stage]) for (stage, _), (start_s, _) in held.items()]
+        changes += [(end_s, -self.microbatch_bytes[stage]) for (stage, _), (_, end_s) in held.items()]
+        steps = {min((event.start_s for event in self.events), default=0.0): self.rank_bytes[rank]}
+        num_bytes = self.rank_bytes[rank]
+        for time_s, change in sorted(changes):  # what ends at a time is gone before what begins at it
+            num_bytes += change
+            steps[time_s] = num_bytes
+        return tuple(steps.items())
+
     def __repr__(self) -> str:
         return (
             f"Timeline({self.source}: {self.num_ranks} ranks, {self.num_microbatches} micro-batches, "
@@ -107,12 +139,14 @@ class Timeline:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict that `from_json` turns back into an equal timeline."""
-        return asdict(self)
+        return {**asdict(replace(self, events=())), "events": [event._asdict() for event in self.events]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Timeline":
         """The timeline that `to_json` described."""
-        return cls(**{**data, "events": tuple(Event(**event) for event in data["events"])})
+        events = tuple(Event(**event) for event in data["events"])
+        memory = {name: tuple(data[name]) for name in ("rank_bytes", "microbatch_bytes")}
+        return cls(**{**data, **memory, "events": events})
 
 
 def ordered(events: Iterable[Event]) -> tuple[Event, ...]:

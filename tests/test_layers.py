@@ -17,7 +17,7 @@ LAYER = {
          "events", "report"),
         "data",
     ),
-    **dict.fromkeys(("greedy", "policies"), "decide"),
+    **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator"), "decide"),
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "flops", "marks", "operators", "pretrained", "program", "progress",
          "recording", "sizes", "stages", "tracing"),

@@ -21,6 +21,7 @@ PUBLIC = [
     "equal_size",
     "explore",
     "pipe_split",
+    "simulate",
     "split_at",
     "start",
     "threshold",
