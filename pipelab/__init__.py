@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelab.lab import explore as explore
     from pipelab.launch.controller import Pipeline as Pipeline
     from pipelab.launch.controller import start as start
+    from pipelab.launch.probing import measure as measure
     from pipelab.marks import pipe_split as pipe_split
     from pipelab.plan import Plan as Plan
     from pipelab.policies import equal_size as equal_size
@@ -48,6 +49,7 @@ _HOME = {
     "Trace": "tracing",
     "equal_size": "policies",
     "explore": "lab",
+    "measure": "launch.probing",
     "pipe_split": "marks",
     "simulate": "simulator",
     "split_at": "policies",
@@ -72,6 +74,7 @@ __all__ = [
     "Trace",
     "equal_size",
     "explore",
+    "measure",
     "pipe_split",
     "simulate",
     "split_at",

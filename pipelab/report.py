@@ -29,11 +29,11 @@ class Report:
         steps_s: Seconds of every step that counted (the first, a warm-up, does not).
         batch_size: Rows of the batch.
         baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU); None where it does
-            not fit.
+            not fit, and of a paced run.
         peak_memory_bytes: Per rank, the most memory it held beyond an idle rank's own.
         environment: Machine, versions, devices, threads and links.
         output: The model's own output; None after `load`.
-        predicted: The timeline that was predicted, if one was.
+        predicted: The timeline that was predicted, where the model had been measured, or that set the pace.
 
     Example:
         >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval(), torch.zeros(6, 4)
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the unsplit model; None where that does not fit."""
+        """How many times faster than the unsplit model; None where there is no such figure."""
         return None if self.baseline_s is None else self.baseline_s / self.step_s
 
     @property
@@ -80,8 +80,10 @@ class Report:
         busy = self.timeline.rank_busy_s
         slowest = busy.index(max(busy))
         ranks = self.timeline.num_ranks
-        text = f"{format_seconds(self.step_s)} per step"
-        if self.baseline_s is None:
+        text = f"{format_seconds(self.step_s)} per step{self._against_prediction()}"
+        if self.is_paced:
+            text += ". Paced: each stage waited its predicted time instead of computing."
+        elif self.baseline_s is None:
             text += "; the unsplit model does not fit here."
         else:
             factor = self.baseline_s / self.step_s
@@ -94,9 +96,22 @@ class Report:
                 text += f" Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
             text += f" Ranks are idle {self.bubble_fraction:.0%} of the time."
         cores = self.environment.get("cores")
-        if self.environment.get("device") == "cpu" and isinstance(cores, int) and ranks > cores:
+        on_cpu = self.environment.get("device") == "cpu" and not self.is_paced
+        if on_cpu and isinstance(cores, int) and ranks > cores:
             text += f" {ranks} ranks share {plural(cores, 'core')}."
         return text
+
+    def _against_prediction(self) -> str:
+        """The predicted duration, and how far off it was."""
+        if self.predicted is None or not self.predicted.makespan_s:
+            return ""
+        predicted_s = self.predicted.makespan_s
+        return f" ({format_seconds(predicted_s)} predicted, {self.step_s / predicted_s - 1:+.0%})"
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether stages waited their predicted time instead of computing."""
+        return self.timeline.source == "paced"
 
     def __repr__(self) -> str:
         rows = []

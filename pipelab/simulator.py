@@ -69,15 +69,28 @@ def simulate(
             f"choose at most {batch_size}."
         )
     devices = devices_of(plan.hardware if hardware is None else hardware, plan.graph, num_stages)
-    rows = microbatch_rows(batch_size, num_microbatches)
-    costs = [[Costs.of(plan.graph, device, size) for size in rows] for device in devices]
     names = " and ".join(dict.fromkeys(device.name for device in devices))
+    source = f"simulated, {names}, {_NAMES[schedule]} {'training' if train else 'inference'}"
+    return _timeline(plan, orders, microbatch_rows(batch_size, num_microbatches), devices, source, train=train)
+
+
+def predict(plan: Plan, rows: Sequence[int], devices: Sequence[Device]) -> Timeline:
+    """What a run of micro-batches of these rows would do: pipelab's own ranks fill and drain."""
+    orders = schedule_actions("gpipe", plan.num_stages, plan.num_stages, len(rows), False)
+    names = " and ".join(dict.fromkeys(device.name for device in devices))
+    return _timeline(plan, orders, rows, devices, f"simulated, {names}", train=False)
+
+
+def _timeline(
+    plan: Plan, orders: Sequence[Order], rows: Sequence[int], devices: Sequence[Device], source: str, *, train: bool
+) -> Timeline:
+    costs = [[Costs.of(plan.graph, device, size) for size in rows] for device in devices]
     return Timeline(
         replay(orders, _workload(plan, devices, costs)),
-        num_ranks,
-        num_stages,
-        num_microbatches,
-        f"simulated, {names}, {_NAMES[schedule]} {'training' if train else 'inference'}",
+        len(orders),
+        plan.num_stages,
+        len(rows),
+        source,
         rank_bytes=_rank_bytes(plan, orders, costs, train),
         microbatch_bytes=_microbatch_bytes(plan, costs, train),
     )

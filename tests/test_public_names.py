@@ -20,6 +20,7 @@ PUBLIC = [
     "Trace",
     "equal_size",
     "explore",
+    "measure",
     "pipe_split",
     "simulate",
     "split_at",

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from pipelab.errors import InputError, LaunchError, StageError
+from pipelab.events import Timeline
+from pipelab.hardware import measurement_of
 from pipelab.launch.client import current_server
 from pipelab.launch.devices import Devices, check_device, choose
 from pipelab.launch.group import Patience
@@ -19,10 +21,12 @@ from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
 from pipelab.launch.measuring import environment, measure_steps, median_s, middle
 from pipelab.launch.memory import Weights
+from pipelab.launch.pacing import paces_of
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan
 from pipelab.progress import announce
 from pipelab.report import Report
+from pipelab.simulator import predict
 from pipelab.tracing import Trace
 from pipelab.units import plural
 
@@ -120,8 +124,17 @@ class Pipeline:
             self._runner.step(patience)
             return self._output(inputs)
 
-    def run(self, *args: Any, num_microbatches: int | None = None, repeats: int | None = None, **kwargs: Any) -> Report:
+    def run(
+        self,
+        *args: Any,
+        num_microbatches: int | None = None,
+        repeats: int | None = None,
+        pace: Timeline | None = None,
+        **kwargs: Any,
+    ) -> Report:
         """Run a batch in micro-batches, several times, and measure.
+
+        Where the model was measured on this device, the report also holds what was predicted.
 
         Args:
             *args: As the model is called; the whole batch, of any number of rows.
@@ -129,30 +142,44 @@ class Pipeline:
                 min(batch, 2 x stages).
             repeats: How many steps are measured, after one that is not; None for as many as fit in a second,
                 at most 20. The report shows the step of median duration.
+            pace: A simulated timeline of this plan, for lessons: processes and messages are real, but each stage
+                waits as long as it was predicted to take instead of computing. More stages than cores then
+                behave as on a machine that has them.
             **kwargs: As the model is called.
 
         Returns:
-            The report, with the model's own output.
+            The report, with the model's own output (None of a paced run).
 
         Raises:
-            InputError: The inputs do not fit, cannot be split so, or the outputs cannot be put together.
+            InputError: The inputs do not fit, cannot be split so, or the outputs cannot be put together; or the
+                timeline to keep pace with is not one of this plan.
             StageError: A rank failed; the next run works.
             Cancelled: `interrupt` was called.
         """
         if repeats is not None and repeats < 1:
             raise InputError(f"repeats must be at least 1, or None; it is {repeats}.")
         with self._busy() as held:
+            paces_s = paces_of(pace, self._plan.num_stages) if pace else None
+            if pace and num_microbatches is None:
+                num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
+            if pace and pace.num_microbatches != len(job.sizes):
+                raise InputError(
+                    f"The timeline to keep pace with has {plural(pace.num_microbatches, 'micro-batch')}; "
+                    f"num_microbatches={num_microbatches} was asked for. Leave num_microbatches out."
+                )
             patience = self._patience(held)
             with (
                 nullcontext()
                 if self.on_progress
-                else _announced(f"measuring {plural(job.num_ranks, 'rank')}, then the unsplit model")
+                else _announced(
+                    f"measuring {plural(job.num_ranks, 'rank')}{'' if pace else ', then the unsplit model'}"
+                )
             ):
                 devices = self._ready(job, inputs, patience, held)
-                records = measure_steps(self._runner, patience, repeats, self.on_progress or _nobody)
-                output = self._output(inputs)
-                baseline_s = self._baseline_s(inputs, sum(job.sizes), patience, held)
+                records = measure_steps(self._runner, patience, repeats, self.on_progress or _nobody, paces_s)
+                output = None if pace else self._output(inputs)
+                baseline_s = None if pace else self._baseline_s(inputs, sum(job.sizes), patience, held)
             peaks = zip(*(record.peak_memory_bytes for record in records), strict=True)
             return Report(
                 plan=self._plan,
@@ -163,6 +190,7 @@ class Pipeline:
                 peak_memory_bytes=tuple(max(of_rank) for of_rank in peaks),
                 environment=environment(devices),
                 output=output,
+                predicted=pace or self._predicted(job, devices),
             )
 
     def replan(self, plan: Plan) -> None:
@@ -262,6 +290,13 @@ class Pipeline:
         self._runner.load(job, devices, patience, held.check)
         self._runner.fill(inputs)
         return devices
+
+    def _predicted(self, job: Job, devices: Devices) -> Timeline | None:
+        """What the model's measurement on this device lets expect; None where there is none."""
+        measured = measurement_of(self._plan.graph)
+        if measured is None or (measured.device, measured.num_threads) != (devices.names[0], devices.num_threads):
+            return None
+        return predict(self._plan, job.sizes, (measured,) * job.num_ranks)
 
     def _output(self, inputs: Sequence[Tensor]) -> Any:
         """The model's own output, on the device the inputs came from."""

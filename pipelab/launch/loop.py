@@ -12,8 +12,12 @@ from torch import Tensor
 from pipelab.events import Kind
 from pipelab.launch.counters import Counters
 from pipelab.launch.links import Sink, Source
-from pipelab.launch.messages import RankEvent
+from pipelab.launch.messages import RankEvent, Step
+from pipelab.launch.op_clock import OpClock
+from pipelab.launch.pacing import Pace
 from pipelab.program import StageModule, StageTable
+
+Compute = Callable[[int, tuple[Tensor, ...]], tuple[Tensor, ...]]  # for a micro-batch, from values to results
 
 
 @dataclass(frozen=True)
@@ -62,37 +66,65 @@ class Recorder:
 
 
 @torch.inference_mode()
-def run_step(stage: Stage, step: int) -> tuple[RankEvent, ...]:
+def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tuple[float, ...], ...]]:
     """Run every micro-batch once, in order.
+
+    Returns:
+        The events, and per micro-batch the seconds of each op if the step asks for them.
 
     Raises:
         Stopped: The step was given up, or a neighbour is gone.
     """
     is_gpu = stage.device.type == "cuda"
     record = Recorder(partial(torch.cuda.synchronize, stage.device) if is_gpu else _nothing)
+    clock = OpClock(stage.device) if step.times_ops else None
+    compute = _timed(stage, clock) if clock else _paced(stage, step.pace_s) if step.pace_s else _computed(stage)
     for microbatch, size in enumerate(stage.sizes):
         table = stage.tables[size]
         with record("wait", microbatch):
-            stage.source.wait(step, microbatch)
+            stage.source.wait(step.number, microbatch)
         with record("recv", microbatch, sum(spec.num_bytes for spec in table.inputs)):
             values = tuple(value.to(stage.device) for value in stage.source.take(microbatch))
         with record("F", microbatch):
-            results = _compute(stage, size, values)
+            stage.counters.enter(stage.rank)
+            results = compute(microbatch, values)
+            stage.counters.leave(stage.rank)
         with record("wait", microbatch):
-            stage.sink.wait(step, microbatch)
+            stage.sink.wait(step.number, microbatch)
         with record("send", microbatch, sum(spec.num_bytes for spec in table.outputs)):
-            stage.sink.put(step, microbatch, results)
+            stage.sink.put(step.number, microbatch, results)
         # Only now: a result may lie in the memory its input came in.
         del values, results
-        stage.source.release(step, microbatch)
-    return tuple(record.events)
+        stage.source.release(step.number, microbatch)
+    return tuple(record.events), clock.durations_s() if clock else ()
 
 
-def _compute(stage: Stage, size: int, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    stage.counters.enter(stage.rank)
-    results: tuple[Tensor, ...] = stage.modules[size](*values)
-    stage.counters.leave(stage.rank)
-    return results
+def _computed(stage: Stage) -> Compute:
+    """Run the stage's ops."""
+    return lambda microbatch, values: stage.modules[stage.sizes[microbatch]](*values)
+
+
+def _timed(stage: Stage, clock: OpClock) -> Compute:
+    """Run the stage's ops, and time each."""
+
+    def compute(microbatch: int, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        module = stage.modules[stage.sizes[microbatch]]
+        counted = module.on_op
+        module.on_op = clock.before(counted)
+        try:
+            clock.begin()
+            results: tuple[Tensor, ...] = module(*values)
+        finally:
+            module.on_op = counted
+        return results
+
+    return compute
+
+
+def _paced(stage: Stage, pace_s: tuple[float, ...]) -> Compute:
+    """Wait as long as the stage was predicted to take; the results have the right shapes and no meaning."""
+    pace = Pace(stage.tables, stage.device, stage.counters.on_op(stage.rank))
+    return lambda microbatch, _values: pace(stage.sizes[microbatch], pace_s[microbatch])
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ import torch
 import pipelab
 from pipelab.launch.devices import Devices, num_cores
 from pipelab.launch.group import Patience
-from pipelab.launch.runner import Runner, StepRecord
+from pipelab.launch.runner import Paces, Runner, StepRecord
 
 MEASURE_S = 1.0
 MAX_STEPS = 20
@@ -21,7 +21,9 @@ MAX_STEPS = 20
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
-def measure_steps(runner: Runner, patience: Patience, repeats: int | None, progress: Progress) -> list[StepRecord]:
+def measure_steps(
+    runner: Runner, patience: Patience, repeats: int | None, progress: Progress, paces_s: Paces | None = None
+) -> list[StepRecord]:
     """Run a step to warm up, then those that count.
 
     Args:
@@ -29,10 +31,11 @@ def measure_steps(runner: Runner, patience: Patience, repeats: int | None, progr
         patience: How long to wait.
         repeats: How many steps count; None for as many as fit in a second, at most 20.
         progress: Told after every step, the warm-up included.
+        paces_s: Per rank and micro-batch, how long to wait instead of computing; None to compute.
     """
     limit = repeats or MAX_STEPS
     progress(0, limit + 1)
-    runner.step(patience)
+    runner.step(patience, paces_s=paces_s)
     records: list[StepRecord] = []
     start_s = time.perf_counter()
     while True:
@@ -40,7 +43,7 @@ def measure_steps(runner: Runner, patience: Patience, repeats: int | None, progr
         progress(1 + len(records), max(total, 1 + len(records)))
         if len(records) >= limit or (records and not repeats and time.perf_counter() - start_s >= MEASURE_S):
             return records
-        records.append(runner.step(patience))
+        records.append(runner.step(patience, paces_s=paces_s))
 
 
 def _expected(done: int, elapsed_s: float) -> int:

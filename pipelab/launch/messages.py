@@ -67,9 +67,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run all micro-batches once."""
+    """Run all micro-batches once.
+
+    Attributes:
+        number: Which step it is.
+        times_ops: Whether to measure each op.
+        pace_s: Per micro-batch, how long to wait instead of computing; None to compute.
+    """
 
     number: int
+    times_ops: bool = False
+    pace_s: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +98,17 @@ class RankEvent:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The step is done."""
+    """The step is done.
+
+    Attributes:
+        events: What this rank did.
+        peak_memory_bytes: The most memory it held meanwhile.
+        op_s: Per micro-batch the seconds of each op, if it was asked to measure them.
+    """
 
     events: tuple[RankEvent, ...]
     peak_memory_bytes: int
+    op_s: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,8 @@ class Rank:
     def _step(self, step: Step) -> Reply:
         assert self._stage is not None, "the stage comes first"
         peak_memory.reset_peak(self._stage.device)
-        events = run_step(self._stage, step.number)
-        return Done(events, peak_memory.peak_bytes(self._stage.device, self._idle_bytes))
+        events, op_s = run_step(self._stage, step)
+        return Done(events, peak_memory.peak_bytes(self._stage.device, self._idle_bytes), op_s)
 
 
 def main(control: int, sentinel: int) -> None:

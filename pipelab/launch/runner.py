@@ -16,6 +16,8 @@ from pipelab.launch.memory import Weights
 from pipelab.launch.messages import Done, RankEvent, Reply, Step
 from pipelab.launch.wiring import Wiring
 
+Paces = Sequence[tuple[float, ...]]  # per rank, seconds for each micro-batch
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -24,10 +26,12 @@ class StepRecord:
     Attributes:
         timeline: Who did what when.
         peak_memory_bytes: Per rank.
+        op_s: Per rank and micro-batch the seconds of each op, if they were measured.
     """
 
     timeline: Timeline
     peak_memory_bytes: tuple[int, ...]
+    op_s: tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class Runner:
@@ -98,8 +102,13 @@ class Runner:
         job, wiring = self._loaded()
         fill(wiring.inputs, job.inputs, inputs)
 
-    def step(self, patience: Patience) -> StepRecord:
+    def step(self, patience: Patience, *, times_ops: bool = False, paces_s: Paces | None = None) -> StepRecord:
         """Run all micro-batches once.
+
+        Args:
+            patience: How long to wait.
+            times_ops: Whether to measure each op.
+            paces_s: Per rank and micro-batch, how long to wait instead of computing; None to compute.
 
         Raises:
             Cancelled: It was stopped.
@@ -108,10 +117,14 @@ class Runner:
         job, wiring = self._loaded()
         wiring.counters.resume()
         self._num_steps += 1
-        replies = self._ask(job, [(Step(self._num_steps), ())] * job.num_ranks, patience)
+        steps = [Step(self._num_steps, times_ops, paces_s[rank] if paces_s else None) for rank in range(job.num_ranks)]
+        replies = self._ask(job, [(step, ()) for step in steps], patience)
         done = [reply for reply in replies if isinstance(reply, Done)]
-        timeline = _timeline([reply.events for reply in done], len(job.sizes))
-        return StepRecord(timeline, tuple(reply.peak_memory_bytes for reply in done))
+        source = "paced" if paces_s else "measured"
+        timeline = _timeline([reply.events for reply in done], len(job.sizes), source)
+        return StepRecord(
+            timeline, tuple(reply.peak_memory_bytes for reply in done), tuple(reply.op_s for reply in done)
+        )
 
     def outputs(self) -> list[Tensor]:
         """The merged outputs of the last step, copied."""
@@ -146,7 +159,7 @@ class Runner:
             raise explain(job, failure, patience.stall_s) from None
 
 
-def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int) -> Timeline:
+def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int, source: str) -> Timeline:
     """The events of all ranks on one clock, which begins when the first rank takes its first input.
 
     Before that the others wait for a step that has not begun.
@@ -159,4 +172,4 @@ def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int) -> 
         for start_s, end_s in [(max(event.start_ns - zero_ns, 0) * 1e-9, (event.end_ns - zero_ns) * 1e-9)]
         if end_s > start_s
     ]
-    return Timeline(ordered(events), len(by_rank), len(by_rank), num_microbatches)
+    return Timeline(ordered(events), len(by_rank), len(by_rank), num_microbatches, source)

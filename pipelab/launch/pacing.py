@@ -1,0 +1,67 @@
+"""Waiting in the place of computing: a lecture on two cores shows eight stages."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from pipelab.errors import InputError
+from pipelab.events import Timeline
+from pipelab.program import StageTable
+
+# How often a wait looks whether the step was stopped, and how long before its end it sleeps no more: a sleep
+# ends late by some tens of microseconds.
+_LOOK_AROUND_S = 0.02
+_SPIN_S = 2e-4
+
+
+def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:
+    """Per stage and micro-batch the seconds its forward takes in a timeline.
+
+    Raises:
+        InputError: It is not the timeline of an inference with one stage per rank, and so many of them.
+    """
+    if timeline.num_stages != num_stages or timeline.num_ranks != num_stages:
+        raise InputError(
+            f"The timeline to keep pace with has {timeline.num_stages} stages on {timeline.num_ranks} ranks; this "
+            f"pipeline has {num_stages} of each. Simulate its own plan: pipelab.simulate(pipe.plan)."
+        )
+    if any(event.kind in ("B", "I", "W") for event in timeline.events):
+        raise InputError("A paced run is an inference; simulate without train=True.")
+    seconds = {(e.stage, e.microbatch): e.end_s - e.start_s for e in timeline.events if e.kind == "F"}
+    return [
+        tuple(seconds[stage, microbatch] for microbatch in range(timeline.num_microbatches))
+        for stage in range(num_stages)
+    ]
+
+
+class Pace:
+    """Takes as long as it is told, and gives values of a stage's shapes.
+
+    Args:
+        tables: The stage for each size of micro-batch.
+        device: Where its results lie.
+        on_progress: Called again and again while waiting; raises to give up.
+    """
+
+    def __init__(
+        self, tables: Mapping[int, StageTable], device: torch.device, on_progress: Callable[[int], None]
+    ) -> None:
+        self._results = {
+            size: tuple(
+                torch.zeros(spec.wire_shape, dtype=spec.torch_dtype, device=device).expand(spec.shape)
+                for spec in table.outputs
+            )
+            for size, table in tables.items()
+        }
+        self._on_progress = on_progress
+
+    def __call__(self, size: int, duration_s: float) -> tuple[Tensor, ...]:
+        """Wait."""
+        end_s = time.perf_counter() + duration_s
+        while (left_s := end_s - time.perf_counter()) > 0:
+            self._on_progress(0)
+            if left_s > _SPIN_S:
+                time.sleep(min(left_s - _SPIN_S, _LOOK_AROUND_S))
+        return self._results[size]
