@@ -101,7 +101,7 @@ def illegal_cuts(
     num_ops: int,
     last_use: dict[int, int],
     list_valued: Sequence[int],
-    weight_reads: dict[str, list[int]],
+    held_reads: dict[int | str, list[int]],
 ) -> set[int]:
     """Positions where a cut would tear a list of tensors apart or hide a write.
 
@@ -110,7 +110,7 @@ def illegal_cuts(
         num_ops: Number of ops.
         last_use: The last op that reads each value; `num_ops` for outputs.
         list_valued: Ops that make a list of tensors; it stays with the ops that take it apart.
-        weight_reads: Ops that read each weight.
+        held_reads: Ops that read each weight, and each cache: what a stage holds by itself.
     """
     for value, source in memory.may_share:
         memory.join(value, source)
@@ -121,14 +121,17 @@ def illegal_cuts(
     for key, ops in memory.writes.items():
         root = memory.root(key)
         writes[root] = max(writes.get(root, -1), *ops)
+    for key in held_reads:
+        if isinstance(key, int):  # of a cache no view crosses either, written to or not
+            writes.setdefault(memory.root(key), -1)
     members: dict[int | str, list[int]] = {root: [] for root in writes}
     for value in last_use:
         if memory.root(value) in members:
             members[memory.root(value)].append(value)
     for root, last_write in writes.items():
-        weights = [name for name in weight_reads if memory.root(name) == root]
-        if weights:
-            illegal.update(_span(weights, members[root], weight_reads, last_use))
+        held = [key for key in held_reads if memory.root(key) == root]
+        if held:
+            illegal.update(_span(held, members[root], held_reads, last_use))
         else:
             illegal.update(_torn(members[root], last_write, last_use, num_ops))
     for op, source in memory.reads_around:
@@ -145,10 +148,13 @@ def _cropped(memory: Memory, op: int, source: int | str, last_use: dict[int, int
     return range(max(min(views), 0) + 1, op + 1)
 
 
-def _span(weights: list[str], values: list[int], weight_reads: dict[str, list[int]], last_use: dict[int, int]) -> range:
-    """A weight that the model writes to lives in one stage: no cut between its first and last use."""
-    first = min([*(min(weight_reads[name]) for name in weights), *values])
-    last = max([*(max(weight_reads[name]) for name in weights), *(last_use[value] for value in values)])
+def _span(
+    held: list[int | str], values: list[int], held_reads: dict[int | str, list[int]], last_use: dict[int, int]
+) -> range:
+    """A weight or cache that the model writes to lives in one stage: no cut between its first and last use."""
+    reads = [op for key in held for op in held_reads[key]]
+    first = min([*reads, *(value for value in values if value >= 0)])
+    last = max([*reads, *(last_use[value] for value in values)])
     return range(first + 1, last + 1)
 
 

@@ -18,6 +18,8 @@ from pipelab.units import format_bytes
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from pipelab.decoding import DecodeStep
+
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
 
 
@@ -27,9 +29,11 @@ class PretrainedTrace(Trace):
 
     Attributes:
         source: The folder or model id of the checkpoint; None for a bare config.
+        step: What a decode step is called with; None if whole sequences were traced.
     """
 
     source: str | None = field(default=None)
+    step: "DecodeStep | None" = field(default=None)
 
     @cached_property
     def no_weights_reason(self) -> str:
@@ -69,6 +73,8 @@ class PretrainedTrace(Trace):
             name: self.program.weights[name] for name, kind in self.program.kinds.items() if kind == "constant"
         }
         if any(tensor.is_meta for tensor in constants.values()):
+            if self.step is not None:
+                self.step.prepare(model)
             exported = capture(model, bind_call(model, self.args, self.kwargs), self.graph.batch_size)
             constants = {name: exported.constants[name] for name in constants}
         return constants
@@ -79,6 +85,7 @@ def trace_pretrained(
     *,
     batch_size: int = 8,
     seq_len: int = 128,
+    cache_len: int | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> Trace:
     """Trace a transformers model without loading its weights: BLOOM-176B on a laptop.
@@ -86,28 +93,45 @@ def trace_pretrained(
     Args:
         id_or_folder_or_config: A model id of the hub, a local folder with a `config.json`, or a config object.
         batch_size: Rows of the traced batch.
-        seq_len: Tokens per row, for models that take tokens.
+        seq_len: Tokens per row, for models that take tokens. Of a decode step, those of the encoder's input,
+            if the model has an encoder.
+        cache_len: Trace one decode step: one new token per row, over a cache of the keys and values of this
+            many tokens. None traces whole sequences. The caches (`graph.caches`) are inputs with room for the
+            new token, which is written in place; a layer with a sliding window keeps no more than that.
         dtype: Of the parameters; None for the config's own, else float32.
 
     Returns:
-        The trace. `start` reads the weights of an id or folder; a bare config can only be planned.
+        The trace. `start` reads the weights of an id or folder; a bare config can only be planned. The split
+        points of whole sequences and of decode steps are the same.
 
     Raises:
-        TraceError: The config cannot be had, or the model cannot be traced.
+        TraceError: The config cannot be had, the model cannot be traced, or it generates without such a cache.
 
     Example:
         >>> from transformers import GPT2Config
         >>> config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=32, bos_token_id=0, eos_token_id=0)
         >>> pipelab.trace_pretrained(config, batch_size=2, seq_len=4)
         GPT2LMHeadModel  10,208 parameters (40.8 kB)  2 × 4  2 blocks  127 split points, 3 between blocks
+        >>> decode = pipelab.trace_pretrained(config, batch_size=2, cache_len=9)
+        >>> [stage.cache_bytes for stage in pipelab.uniform(decode, num_stages=2).stages]
+        [1280, 1280]
     """
     config, source = _config(id_or_folder_or_config)
+    step = None
     with announce(f"tracing {config.model_type} without weights"):
         model = _on_meta(config, dtype)
-        inputs = _inputs(model, batch_size, seq_len)
+        if cache_len is None:
+            inputs = _inputs(model, batch_size, seq_len)
+        else:
+            from pipelab.decoding import DecodeStep  # needs transformers
+
+            step = DecodeStep.of(model, batch_size, cache_len, seq_len)
+            step.prepare(model)
+            inputs = step.inputs(with_memory=source is not None)
         call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})
-        traced = trace_call(model, call, batch_size, (), inputs)
-    return PretrainedTrace(traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source)
+        caches = frozenset(step.caches if step else ())
+        traced = trace_call(model, call, batch_size, (), inputs, caches)
+    return PretrainedTrace(traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source, step=step)
 
 
 def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, str | None]":

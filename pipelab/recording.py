@@ -169,10 +169,12 @@ def record(
     outputs = tuple(key for node in program.output_nodes for key in [program.key_of[node]] if isinstance(key, int))
     last_use.update(dict.fromkeys(outputs, len(ops)))
     list_valued = [index for index, op in enumerate(ops) if op.output is None]
-    reads: dict[str, list[int]] = {}
+    cache_values = {-1 - k: None for k, node in enumerate(program.inputs) if node.name in caches}
+    reads: dict[int | str, list[int]] = {}
     for index, op in enumerate(ops):
-        for name in op.weights:
-            reads.setdefault(name, []).append(index)
+        held: list[int | str] = [*op.weights, *(value for value in op.args if value in cache_values)]
+        for key in held:
+            reads.setdefault(key, []).append(index)
     illegal = illegal_cuts(memory, len(ops), last_use, list_valued, reads)
     blocks, prefix = find_blocks(calls, [bool(op.weights) for op in ops])
     return Graph(
@@ -187,7 +189,7 @@ def record(
         prefix=prefix,
         legal=tuple(position for position in range(1, len(ops)) if position not in illegal),
         marks=program.marks,
-        caches=tuple(-1 - k for k, node in enumerate(program.inputs) if node.name in caches),
+        caches=tuple(cache_values),
     )
 
 

@@ -267,13 +267,18 @@ def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Trace:
 
 
 def trace_call(
-    model: nn.Module, call: Call, batch_size: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: nn.Module,
+    call: Call,
+    batch_size: int,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    caches: frozenset[str] = frozenset(),
 ) -> Trace:
-    """The trace of a bound call."""
+    """The trace of a bound call; `caches` names the arguments that are key-value caches."""
     exported = capture(model, call, batch_size)
     program = sort_nodes(exported)
     if not program.ops:
         raise InputError(f"{type(model).__name__} computes nothing from these inputs.")
     persistent = set(exported.state_dict) - set(exported.graph_signature.non_persistent_buffers)
-    graph = record(program, persistent, type(model).__name__, batch_size)
+    graph = record(program, persistent, type(model).__name__, batch_size, caches)
     return Trace(graph, args, dict(kwargs), program, model, exported.call_spec.out_spec)

@@ -19,7 +19,7 @@ LAYER = {
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator"), "decide"),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "flops", "marks", "operators", "pretrained", "program", "progress",
+        ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program", "progress",
          "recording", "sizes", "stages", "tracing"),
         "trace",
     ),
