@@ -10,15 +10,11 @@ _KINDS = {"FORWARD": "F", "FULL_BACKWARD": "B", "BACKWARD_INPUT": "I", "BACKWARD
 
 
 def torch_orders(name: str, num_ranks: int, num_microbatches: int, per_rank: int = 1) -> tuple[tuple[Action, ...], ...]:
-    """The actions of each rank, as torch's table has them; two at once become two in a row."""
+    """The actions of each rank, as torch's table has them."""
     table: Any = get_schedule_ops(name, num_ranks, num_microbatches, per_rank)
-    return tuple(tuple(action for entry in order for action in _actions(entry)) for order in table)
+    return tuple(tuple(action for entry in order if entry and (action := _action(entry))) for order in table)
 
 
-def _actions(entry: Any) -> list[Action]:
-    if entry is None:
-        return []
-    if entry.sub_actions:
-        return [action for part in entry.sub_actions for action in _actions(part)]
+def _action(entry: Any) -> Action | None:
     kind = _KINDS.get(entry.computation_type.name)
-    return [Action(entry.stage_index, kind, entry.microbatch_index)] if kind else []  # type: ignore[arg-type]
+    return Action(entry.stage_index, kind, entry.microbatch_index) if kind else None  # type: ignore[arg-type]
