@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
 COMPUTE: frozenset[str] = frozenset({"F", "B", "I", "W"})
+_BY_START = attrgetter("start_s", "rank", "end_s")
 
 
 class Event(NamedTuple):
@@ -151,4 +153,4 @@ class Timeline:
 
 def ordered(events: Iterable[Event]) -> tuple[Event, ...]:
     """Events by start, then rank."""
-    return tuple(sorted(events, key=lambda event: (event.start_s, event.rank, event.end_s)))
+    return tuple(sorted(events, key=_BY_START))

@@ -39,3 +39,19 @@ def test_empty_timeline_has_no_bubble() -> None:
 
 def test_repr_is_one_line() -> None:
     assert repr(fill_drain(4, 8)) == "Timeline(by hand: 4 ranks, 8 micro-batches, 11000.00 ms, idle 27.3%)"
+
+
+def test_memory_is_held_from_the_forward_to_the_last_action() -> None:
+    # Weights of 100; two micro-batches of 10, the second backward in two parts.
+    events = (
+        Event(0, 0, 0, "F", 0, 1), Event(0, 0, 1, "F", 1, 2), Event(0, 0, 0, "send", 1, 9),
+        Event(0, 0, 0, "B", 4, 6), Event(0, 0, 1, "I", 6, 7), Event(0, 0, 1, "W", 8, 9),
+    )  # fmt: skip
+    timeline = Timeline(events, 1, 1, 2, rank_bytes=(100,), microbatch_bytes=(10,))
+    assert timeline.memory_over_time(0) == ((0, 110), (1, 120), (6, 110), (9, 100))
+    assert timeline.peak_memory_bytes == (120,)
+    assert Timeline.from_json(json.loads(json.dumps(timeline.to_json()))) == timeline
+
+
+def test_a_measured_timeline_tells_no_memory() -> None:
+    assert fill_drain(2, 2).peak_memory_bytes == fill_drain(2, 2).memory_over_time(0) == ()
