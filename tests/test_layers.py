@@ -14,13 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 LAYER = {
     **dict.fromkeys(
         ("errors", "units", "table", "elements", "graph", "split_points", "hardware", "presets", "costs", "plan",
-         "events", "report"),
+         "exports", "events", "report"),
         "data",
     ),
-    **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator"), "decide"),
+    **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",
+                     "partitions", "device_maps"), "decide"),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program", "progress",
-         "recording", "sizes", "stages", "tracing"),
+        ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program",
+         "progress", "recording", "sizes", "stages", "tracing"),
         "trace",
     ),
     "launch": "launch",
