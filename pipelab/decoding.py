@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
@@ -115,7 +116,7 @@ class DecodeStep:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise TraceError(f"One decode step of {name} fails ({reason}). {_PREFILL_ONLY}") from error
         caches = {
-            f"{prefix}{kind}_{index}": tensor
+            f"{prefix}{kind}_{index}": torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
             for prefix, part in _parts(cache)
             for index, layer in enumerate(part.layers)
             for kind in ("keys", "values")
@@ -133,7 +134,8 @@ class DecodeStep:
         # Their default, a grouped product, takes nothing but bfloat16 on the meta device.
         model.set_experts_implementation("batched_mm")
         try:
-            with torch.no_grad():
+            # Where tensors are fake, transformers leaves out what looks into masks.
+            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
                 model(**_arguments(self.tokens), past_key_values=cache, use_cache=True)
         finally:
             model.set_experts_implementation(experts)

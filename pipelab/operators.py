@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from pipelab.errors import LaunchError
 
@@ -17,6 +17,12 @@ _RUN_AS = {
     # can, who know no operator of transformers.
     "transformers.grouped_mm_fallback.default": "aten._grouped_mm.default",
 }
+
+
+def _histc(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`histc` of integers, as a model on an accelerator calls it, on the CPU, which counts none but floats."""
+    counted = values if values.device.type != "cpu" or values.is_floating_point() else values.float()
+    return torch.histc(counted, *args, **kwargs).to(values.dtype)
 
 
 def target_name(node: fx.Node) -> str:
@@ -35,6 +41,8 @@ def operator(target: str) -> Callable[..., Any]:
     Raises:
         LaunchError: This process has no such operator (it was registered in another one).
     """
+    if target == "aten.histc.default":
+        return _histc
     namespace, *rest = target.split(".")
     found: Any = python_operator if namespace == "_operator" else getattr(torch.ops, namespace)
     try:

@@ -132,10 +132,11 @@ def _holds_tensor(value: Any) -> bool:
 def tensor_info(name: str, value: Tensor, sizes: Sizes) -> TensorInfo:
     """Shape, dtype and bytes on a link for one batch size."""
     shape = tuple(sizes(size) for size in value.shape)
-    num_elements = 1
-    for size, stride in zip(shape, value.stride(), strict=True):
-        num_elements *= 1 if isinstance(stride, int) and stride == 0 and size > 1 else size
-    batched = any(symbols(size) for size in value.shape)
+    num_elements, batched = 1, False
+    for size, symbolic, stride in zip(shape, value.shape, value.stride(), strict=True):
+        expanded = isinstance(stride, int) and stride == 0
+        num_elements *= 1 if expanded and size > 1 else size
+        batched |= not expanded and bool(symbols(symbolic))
     dtype = str(value.dtype).removeprefix("torch.")
     return TensorInfo(name, shape, dtype, num_elements * value.dtype.itemsize, batched)
 
