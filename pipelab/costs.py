@@ -62,6 +62,11 @@ class Costs:
         return seconds
 
     @cached_property
+    def output_bytes(self) -> int:
+        """Bytes of what the model returns."""
+        return sum(self.graph.value_bytes(value, self.rows) for value in self.graph.outputs)
+
+    @cached_property
     def activation_bytes(self) -> IntArray:
         """Bytes of activations alive while each op runs: shape (num_ops,)."""
         return self.graph.memory_bytes_for(self.rows)

@@ -27,6 +27,7 @@ class Workload:
         compute_s: Per kind of action, seconds of a rank that computes alone.
         transfer_s: Seconds on the link; a gradient takes as long as its activation.
         transfer_bytes: Bytes of the same; None where they do not matter.
+        output_s: Per micro-batch, seconds in which the last rank gives its outputs away; None is no time.
         overlap: Whether transfers run beside compute. If not, the sender's rank is busy with them.
         num_slots: Micro-batches a link can hold, each from its sending until the receiver has sent on what it
             made of it; None is unbounded.
@@ -37,6 +38,7 @@ class Workload:
     compute_s: Mapping[ActionKind, FloatArray]
     transfer_s: FloatArray
     transfer_bytes: npt.NDArray[np.int64] | None = None
+    output_s: FloatArray | None = None
     overlap: bool = True
     num_slots: int | None = None
     parallel: int | None = None
@@ -44,11 +46,11 @@ class Workload:
 
 
 class _Message(NamedTuple):
-    """What an action made for a neighbour on another rank."""
+    """What an action made for a neighbour on another rank; `to_stage` is None for an output."""
 
     made_by: Action
     rank: int
-    to_stage: int
+    to_stage: int | None
     boundary: int
 
 
@@ -151,7 +153,7 @@ class _Replay:
         if kind == "F":
             if stage == self._last_stage:
                 self._ready["B"][stage][microbatch] = True
-                return None
+                return None if self._work.output_s is None else _Message(action, rank, None, stage)
             to_stage = stage + 1
         else:
             self._ready["W"][stage][microbatch] = True
@@ -165,6 +167,9 @@ class _Replay:
 
     def _try_to_send(self, message: _Message) -> None:
         action, rank, to_stage, boundary = message
+        if to_stage is None:
+            self._give_away(message)
+            return
         held = self._held[action.kind == "F"]
         if self._work.num_slots is not None and held[boundary] >= self._work.num_slots:
             return
@@ -182,9 +187,16 @@ class _Replay:
         self._record_send(message, start_s, end_s)
         self._clock.at(end_s, self._sent, message)
 
+    def _give_away(self, message: _Message) -> None:
+        action, rank, _, _ = message
+        assert self._work.output_s is not None, "outputs take time"
+        seconds = float(self._work.output_s[action.microbatch])
+        self._outbox[rank], self._busy[rank] = None, True
+        self._clock.compute(seconds, seconds, self._sent_by_rank, message)
+
     def _record_send(self, message: _Message, start_s: float, end_s: float) -> None:
         stage, _, microbatch = message.made_by
-        num_bytes = self._bytes[message.boundary][microbatch] if self._bytes else 0
+        num_bytes = self._bytes[message.boundary][microbatch] if self._bytes and message.to_stage is not None else 0
         self.events.append(Event(message.rank, stage, microbatch, "send", start_s, end_s, num_bytes))
 
     def _sent_by_rank(self, message: _Message) -> None:
@@ -196,9 +208,10 @@ class _Replay:
 
     def _sent(self, message: _Message) -> None:
         action, _, to_stage, _ = message
-        self._ready[action.kind][to_stage][action.microbatch] = True
         self._release(action)
-        self._go_on(self._rank_of[to_stage])
+        if to_stage is not None:
+            self._ready[action.kind][to_stage][action.microbatch] = True
+            self._go_on(self._rank_of[to_stage])
 
     def _release(self, action: Action) -> None:
         """Free the place in the link by which the action's input came."""

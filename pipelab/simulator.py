@@ -111,6 +111,7 @@ def _workload(plan: Plan, devices: Sequence[Device], costs: _CostsOfAll) -> Work
         loaded_s=_kinds(loaded_s),
         transfer_s=np.array([[of.transfer_s[cut] for of in row] for cut, row in links]),
         transfer_bytes=np.array([[of.cut_bytes[cut] for of in row] for cut, row in links]),
+        output_s=_output_s(devices[-1], costs[-1]),
         overlap=all(device.overlap for device in devices),
         num_slots=min(slots, default=None),
         parallel=min(shared, default=None),
@@ -124,6 +125,13 @@ def _stage_seconds(plan: Plan, before_s: Sequence[Sequence[FloatArray]], devices
             for (start, stop), row, device in zip(plan.bounds, before_s, devices, strict=True)
         ]
     )
+
+
+def _output_s(device: Device, costs: Sequence[Costs]) -> FloatArray | None:
+    """Where a rank does its transfers itself, it also copies the model's outputs to where they are gathered."""
+    if device.overlap:
+        return None
+    return np.array([of.output_bytes / device.link_bytes_per_s for of in costs])
 
 
 def _kinds(forward_s: FloatArray) -> dict[ActionKind, FloatArray]:
