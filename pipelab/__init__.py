@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelab import viz as viz
+    from pipelab.comparison import Comparison as Comparison
     from pipelab.errors import PipelabError as PipelabError
     from pipelab.events import Event as Event
     from pipelab.events import Timeline as Timeline
     from pipelab.graph import Graph as Graph
     from pipelab.hardware import Hardware as Hardware
     from pipelab.hardware import Measurement as Measurement
+    from pipelab.lab import compare as compare
     from pipelab.lab import explore as explore
     from pipelab.launch.controller import Pipeline as Pipeline
     from pipelab.launch.controller import start as start
     from pipelab.launch.probing import measure as measure
     from pipelab.marks import pipe_split as pipe_split
     from pipelab.plan import Plan as Plan
+    from pipelab.planner import Regret as Regret
+    from pipelab.planner import optimal as optimal
+    from pipelab.planner import regret as regret
     from pipelab.policies import equal_size as equal_size
     from pipelab.policies import split_at as split_at
     from pipelab.policies import threshold as threshold
@@ -36,6 +41,7 @@ __version__ = "0.1.0"
 
 # Loaded on first use: a rank process imports this package and must not pay for widgets or figures.
 _HOME = {
+    "Comparison": "comparison",
     "Event": "events",
     "Graph": "graph",
     "Hardware": "hardware",
@@ -43,14 +49,18 @@ _HOME = {
     "PipelabError": "errors",
     "Pipeline": "launch.controller",
     "Plan": "plan",
+    "Regret": "planner",
     "Report": "report",
     "SplitPoint": "split_points",
     "Timeline": "events",
     "Trace": "tracing",
+    "compare": "lab",
     "equal_size": "policies",
     "explore": "lab",
     "measure": "launch.probing",
+    "optimal": "planner",
     "pipe_split": "marks",
+    "regret": "planner",
     "simulate": "simulator",
     "split_at": "policies",
     "start": "launch.controller",
@@ -61,6 +71,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "Event",
     "Graph",
     "Hardware",
@@ -68,14 +79,18 @@ __all__ = [
     "PipelabError",
     "Pipeline",
     "Plan",
+    "Regret",
     "Report",
     "SplitPoint",
     "Timeline",
     "Trace",
+    "compare",
     "equal_size",
     "explore",
     "measure",
+    "optimal",
     "pipe_split",
+    "regret",
     "simulate",
     "split_at",
     "start",

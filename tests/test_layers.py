@@ -20,6 +20,11 @@ LAYER = {
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",
                      "partitions", "device_maps"), "decide"),
     **dict.fromkeys(
+        ("candidates", "certificates", "chain", "frontiers", "landscapes", "minmax", "mixtures", "planner",
+         "polishing", "problem", "refusals", "windows"),
+        "decide",
+    ),
+    **dict.fromkeys(
         ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program",
          "progress", "recording", "sizes", "stages", "tracing"),
         "trace",

@@ -7,6 +7,7 @@ import pytest
 import pipelab
 
 PUBLIC = [
+    "Comparison",
     "Event",
     "Graph",
     "Hardware",
@@ -14,14 +15,18 @@ PUBLIC = [
     "PipelabError",
     "Pipeline",
     "Plan",
+    "Regret",
     "Report",
     "SplitPoint",
     "Timeline",
     "Trace",
+    "compare",
     "equal_size",
     "explore",
     "measure",
+    "optimal",
     "pipe_split",
+    "regret",
     "simulate",
     "split_at",
     "start",
@@ -31,7 +36,7 @@ PUBLIC = [
     "uniform",
     "viz",
 ]
-PUBLIC_VIZ = ["stage_graph", "stage_sizes", "timeline"]
+PUBLIC_VIZ = ["compare", "stage_graph", "stage_sizes", "timeline"]
 
 
 def test_the_public_names_are_these() -> None:

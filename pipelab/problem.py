@@ -1,0 +1,242 @@
+"""A question to the planner as arrays: which cuts, what a stage costs, and what it may hold."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from numbers import Integral, Real
+from typing import Literal, get_args
+
+import numpy as np
+
+from pipelab.candidates import Granularity, candidates
+from pipelab.chain import Chain, StageCosts
+from pipelab.costs import Costs, default_microbatches, rows_of
+from pipelab.errors import InputError, SplitError
+from pipelab.graph import Graph, IntArray
+from pipelab.hardware import DEFAULT, Device, HardwareLike, describe, devices_of, has_costs
+from pipelab.plan import Plan, shorten
+from pipelab.policies import split_at
+from pipelab.units import format_bytes, format_count, format_seconds, plural
+from pipelab.windows import Window
+
+Objective = Literal["params", "flops", "time", "memory"]
+MemoryLimit = float | Sequence[float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model to split, and what the best split is.
+
+    Attributes:
+        graph: The model.
+        objective: What the dearest stage should have least of.
+        granularity: Where it may be cut.
+        positions: Op positions of the candidates, both ends included.
+        chain: Costs and limits, by candidate.
+        memory: Bytes a stage holds, by candidate, without what its device holds anyway.
+        num_bytes: Bytes a micro-batch sends at each candidate.
+        hardware: As it was given.
+        devices: One per stage, where they matter: to time, or to how much fits.
+        held_to: What the stages' memory limit is, in words.
+    """
+
+    graph: Graph
+    objective: Objective
+    granularity: Granularity
+    positions: tuple[int, ...]
+    chain: Chain
+    memory: Window
+    num_bytes: IntArray
+    hardware: HardwareLike
+    devices: tuple[Device, ...]
+    held_to: str
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return self.chain.num_stages
+
+    @cached_property
+    def without_limits(self) -> "Problem":
+        """The same with room for everything."""
+        stages = tuple(replace(of, limit=float("inf")) for of in self.chain.stages)
+        return replace(self, chain=Chain(stages, pins=self.chain.pins, measure=self.chain.measure))
+
+    def plan(self, cuts: Iterable[int], policy: str) -> Plan:
+        """The plan of a split by candidate."""
+        return Plan(self.graph, tuple(self.positions[cut] for cut in cuts), policy, self.hardware)
+
+    def indices(self, positions: Iterable[int]) -> tuple[int, ...]:
+        """Candidates at op positions."""
+        return tuple(int(index) for index in np.searchsorted(self.positions, list(positions)))
+
+    def memory_bytes(self, stage: int, start: int, stop: int) -> float:
+        """What a stage between two candidates holds, with what its device holds anyway."""
+        return self.memory.size(start, stop) + self.chain.stages[stage].held
+
+    def text(self, cost: float) -> str:
+        """A stage's cost, with its unit."""
+        if self.objective == "params":
+            return f"{format_count(cost)} parameters"
+        if self.objective == "flops":
+            count = format_count(cost)
+            return f"{count}FLOPs" if count[-1].isalpha() else f"{count} FLOPs"
+        return format_seconds(cost) if self.objective == "time" else format_bytes(cost)
+
+    def holds(self, start: int, stop: int) -> str:
+        """The blocks between two candidates: "h.0–3"."""
+        blocks = self.graph.blocks_between(self.positions[start], self.positions[stop])
+        return shorten([block.label for block in blocks])
+
+    @property
+    def basis(self) -> str:
+        """The objective and what it rests on: "time on h100-80gb"."""
+        if self.objective != "time":
+            return self.objective
+        return f"time on {' and '.join(dict.fromkeys(device.name for device in self.devices))}"
+
+    @property
+    def rests_on(self) -> str:
+        """What the costs rest on, in full."""
+        return describe(self.devices) if self.objective == "time" else "counted in the graph"
+
+
+def pose(
+    graph: Graph,
+    *,
+    num_stages: int,
+    objective: Objective,
+    granularity: Granularity = "block",
+    hardware: HardwareLike = None,
+    memory_limit_bytes: MemoryLimit = None,
+    num_microbatches: int | None = None,
+    pins: Iterable[str | int] = (),
+    also: Iterable[int] = (),
+) -> Problem:
+    """The arrays of a question.
+
+    Args:
+        graph: The model.
+        num_stages: Number of stages.
+        objective: What to minimise.
+        granularity: Where it may be cut.
+        hardware: Devices; None where they matter is this machine, if the model was measured, else a preset.
+        memory_limit_bytes: Limit of each stage, or one per stage; None is the devices' memory where they matter.
+        num_microbatches: Into how many micro-batches the batch is split; None is twice the stages.
+        pins: Cuts there must be, by name or op position.
+        also: More cuts there may be, by op position.
+
+    Raises:
+        SplitError: The objective or granularity is unknown, or there are more pins than cuts.
+        InputError: Hardware, limits or micro-batches do not fit.
+    """
+    if objective not in get_args(Objective):
+        raise SplitError(f"objective must be one of {', '.join(map(repr, get_args(Objective)))}; it is {objective!r}.")
+    held = tuple(sorted(set(split_at(graph, list(pins)).cuts)))
+    if len(held) > num_stages - 1:
+        raise SplitError(
+            f"{plural(len(held), 'pinned cut')} need at least {plural(len(held) + 1, 'stage')}; num_stages is "
+            f"{num_stages}."
+        )
+    positions = candidates(graph, granularity, (*held, *also))
+    rows = _rows(graph, num_stages, num_microbatches)
+    timed = objective == "time" or hardware is not None
+    devices = devices_of(hardware, graph, num_stages)
+    limits, held_to = _limits(memory_limit_bytes, devices if timed else (), num_stages)
+    memory = _memory(graph, positions, Costs.of(graph, devices[0], rows))
+    reserves = [device.reserve_bytes if timed else 0.0 for device in devices]
+    stages = _stages(graph, positions, objective, devices, rows, limits, reserves)
+    measure = memory if objective == "memory" else _params(graph, positions) if objective == "params" else None
+    if objective == "time" and hardware is None and not has_costs(graph):
+        hardware = DEFAULT
+    chain = Chain(stages, (memory,), measure, tuple(positions.index(cut) for cut in held))
+    crossing = Costs.of(graph, devices[0], rows).cut_bytes[list(positions)]
+    return Problem(
+        graph, objective, granularity, positions, chain, memory, crossing, hardware, devices if timed else (), held_to
+    )
+
+
+def check_num_stages(num_stages: int) -> None:
+    """Raise a `SplitError` unless this is a number of stages."""
+    if not isinstance(num_stages, Integral) or isinstance(num_stages, bool) or num_stages < 1:
+        raise SplitError(f"num_stages must be a whole number, 1 or more; it is {num_stages!r}.")
+
+
+def _rows(graph: Graph, num_stages: int, num_microbatches: int | None) -> int:
+    if num_microbatches is None:
+        num_microbatches = default_microbatches(graph.batch_size, num_stages)
+    if not 1 <= num_microbatches <= graph.batch_size:
+        raise InputError(
+            f"A batch of {plural(graph.batch_size, 'row')} cannot be split into "
+            f"{plural(num_microbatches, 'micro-batch')}: choose 1 to {graph.batch_size}."
+        )
+    return rows_of(graph.batch_size, num_microbatches)
+
+
+def _limits(given: MemoryLimit, devices: Sequence[Device], num_stages: int) -> tuple[tuple[float, ...], str]:
+    """Bytes each stage may hold, and whose limit that is."""
+    if given is None:
+        limits = tuple(float(device.memory_bytes) for device in devices) or (float("inf"),) * num_stages
+        names = " and ".join(dict.fromkeys(device.name for device in devices))
+        return limits, f"{_texts(limits)} of {names}" if devices else ""
+    limits = (float(given),) * num_stages if isinstance(given, Real) else tuple(float(limit) for limit in given)  # type: ignore[union-attr]
+    if len(limits) != num_stages:
+        raise InputError(
+            f"memory_limit_bytes names {plural(len(limits), 'limit')} for {plural(num_stages, 'stage')}; name one per "
+            "stage, or one for all."
+        )
+    word = "limit" if len(set(limits)) == 1 else "limits"
+    return limits, f"the {word} of {_texts(limits)}"
+
+
+def _texts(limits: Sequence[float]) -> str:
+    return " and ".join(dict.fromkeys(format_bytes(limit) for limit in limits))
+
+
+def _memory(graph: Graph, positions: tuple[int, ...], costs: Costs) -> Window:
+    """Weights, caches and the activations' peak, in bytes."""
+    weights = [(ops, graph.weight_by_name[name].num_bytes) for name, ops in graph.weight_uses.items()]
+    caches = [(ops, graph.value_bytes(value, costs.rows)) for value, ops in graph.cache_uses.items()]
+    return Window(positions, [*weights, *caches], costs.activation_bytes)
+
+
+def _params(graph: Graph, positions: tuple[int, ...]) -> Window:
+    uses = ((graph.weight_by_name[name], ops) for name, ops in graph.weight_uses.items())
+    return Window(positions, [(ops, weight.num_elements) for weight, ops in uses if weight.kind == "parameter"])
+
+
+def _stages(
+    graph: Graph,
+    positions: tuple[int, ...],
+    objective: Objective,
+    devices: Sequence[Device],
+    rows: int,
+    limits: Sequence[float],
+    reserves: Sequence[float],
+) -> tuple[StageCosts, ...]:
+    """One per stage; stages that are alike share one."""
+    at = list(positions)
+    nothing = np.zeros(len(at))
+    made: dict[tuple[int, int, float], StageCosts] = {}
+    found = []
+    for stage, device in enumerate(devices):
+        before = devices[max(stage - 1, 0)]  # link k is described by device k; stage 0 receives nothing at position 0
+        key = (id(before), id(device), limits[stage])
+        if key not in made:
+            made[key] = StageCosts(nothing, nothing, nothing, limit=limits[stage], held=reserves[stage])
+            if objective == "flops":
+                made[key] = replace(made[key], work=graph.flops_before[at].astype(float))
+            elif objective == "memory":
+                made[key] = replace(made[key], fixed=reserves[stage])
+            elif objective == "time":
+                costs = Costs.of(graph, device, rows)
+                made[key] = replace(
+                    made[key],
+                    work=(costs.loaded_time_before if len(devices) > 1 else costs.time_before)[at],
+                    receive=Costs.of(graph, before, rows).transfer_s[at],
+                    send=costs.transfer_s[at],
+                    fixed=device.microbatch_s,
+                    overlap=device.overlap,
+                )
+        found.append(made[key])
+    return tuple(found)
