@@ -68,11 +68,19 @@ class Timeline:
     microbatch_bytes: tuple[int, ...] = ()
 
     @cached_property
+    def start_s(self) -> float:
+        """Start of the first event."""
+        return min((event.start_s for event in self.events), default=0.0)
+
+    @cached_property
     def makespan_s(self) -> float:
         """From the start of the first event to the end of the last."""
-        if not self.events:
-            return 0.0
-        return max(e.end_s for e in self.events) - min(e.start_s for e in self.events)
+        return max((event.end_s for event in self.events), default=self.start_s) - self.start_s
+
+    @cached_property
+    def has_backward(self) -> bool:
+        """Whether it is of training."""
+        return any(event.kind in COMPUTE - {"F"} for event in self.events)
 
     @cached_property
     def rank_busy_s(self) -> tuple[float, ...]:
@@ -126,7 +134,7 @@ class Timeline:
                 held[event.stage, event.microbatch] = start_s, event.end_s
         changes = [(start_s, self.microbatch_bytes[stage]) for (stage, _), (start_s, _) in held.items()]
         changes += [(end_s, -self.microbatch_bytes[stage]) for (stage, _), (_, end_s) in held.items()]
-        steps = {min((event.start_s for event in self.events), default=0.0): self.rank_bytes[rank]}
+        steps = {self.start_s: self.rank_bytes[rank]}
         num_bytes = self.rank_bytes[rank]
         for time_s, change in sorted(changes):  # what ends at a time is gone before what begins at it
             num_bytes += change
