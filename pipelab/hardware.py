@@ -21,6 +21,7 @@ Number = TypeVar("Number", float, FloatArray)
 # A lookup reads only the rows it gives back; a write by index touches only what it writes.
 _LOOKUPS = frozenset({"embedding", "index_select", "gather", "index", "embedding_bag"})
 _WRITES_BY_INDEX = frozenset({"index_copy_", "index_put_", "scatter_", "copy_"})
+_COPIES = frozenset({"reshape", "clone", "contiguous"})
 _LISTS_OF_VIEWS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "getitem"})
 
 
@@ -285,10 +286,31 @@ def _moved_bytes(graph: Graph, index: int, rows: int) -> float:
     in_place = op.short_target.endswith("_")
     if op.short_target in _LISTS_OF_VIEWS or (op.output is not None and op.storage != index and not in_place):
         return 0
-    read = [graph.value_bytes(value, rows) for value in op.args]
+    if _repeats(graph, index):
+        return 0
+    read = [_read_bytes(graph, value, rows) for value in op.args]
     made = graph.value_bytes(index, rows) if op.output else sum(read)
     if op.short_target in _WRITES_BY_INDEX:
         return 2 * sum(read[1:])
     if op.short_target in _LOOKUPS:
         return 2 * made
     return sum(read) + sum(graph.weight_by_name[name].num_bytes for name in op.weights) + made
+
+
+def _repeats(graph: Graph, index: int) -> bool:
+    """Whether an op only writes out an expanded view, as grouped attention does with its keys.
+
+    Kernels of GPUs read such values where they lie.
+    """
+    op = graph.ops[index]
+    if op.short_target not in _COPIES or op.output is None or len(op.args) != 1:
+        return False
+    given = graph.tensor(op.args[0])
+    return given is not None and given.num_bytes < op.output.num_bytes
+
+
+def _read_bytes(graph: Graph, value: int, rows: int) -> int:
+    """Bytes an op reads of one of its arguments."""
+    if value >= 0 and _repeats(graph, value):
+        value = graph.ops[value].args[0]
+    return graph.value_bytes(value, rows)
