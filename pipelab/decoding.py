@@ -141,16 +141,17 @@ class DecodeStep:
             model.set_experts_implementation(experts)
         return cache
 
-    def inputs(self, with_memory: bool) -> dict[str, Tensor]:
-        """Tokens, and empty caches.
+    def inputs(self, tokens: Mapping[str, Tensor], with_memory: bool) -> dict[str, Tensor]:
+        """The new tokens, and empty caches.
 
         Args:
+            tokens: Those of `self.tokens` that are not to be zeros.
             with_memory: Zeros on the CPU, where the system gives memory when it is written to; False leaves the
                 caches on the meta device (those of BLOOM-176B take 65 GB for 8 rows of 2,048 tokens).
         """
         device = "cpu" if with_memory else "meta"
-        tokens = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in self.tokens.items()}
-        return {**tokens, **{name: torch.zeros_like(tensor, device=device) for name, tensor in self.caches.items()}}
+        first = {name: tokens.get(name, torch.zeros_like(like, device="cpu")) for name, like in self.tokens.items()}
+        return {**first, **{name: torch.zeros_like(like, device=device) for name, like in self.caches.items()}}
 
     def prepare(self, model: nn.Module) -> None:
         """Make the step the model's `forward`, so that module paths remain the model's own."""

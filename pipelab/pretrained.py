@@ -126,8 +126,8 @@ def trace_pretrained(
             from pipelab.decoding import DecodeStep  # needs transformers
 
             step = DecodeStep.of(model, batch_size, cache_len, seq_len)
+            inputs = step.inputs(_inputs(model, batch_size, 1), with_memory=source is not None)
             step.prepare(model)
-            inputs = step.inputs(with_memory=source is not None)
         call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})
         caches = frozenset(step.caches if step else ())
         traced = trace_call(model, call, batch_size, (), inputs, caches)
