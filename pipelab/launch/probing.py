@@ -54,7 +54,7 @@ def measure(
         traced: The model.
         device: As for `start`.
         microbatch_sizes: For how many rows; between them times are interpolated. The traced batch is measured
-            in any case. None for up to four sizes from 1 to the traced batch.
+            in any case. None for 1, the traced batch and their geometric mean.
         num_stages: Of how many stages the pipelines will be: ranks share the cores, and so each one's threads.
 
     Raises:
@@ -223,7 +223,7 @@ def _sizes(traced: Trace, asked: Sequence[int] | None) -> tuple[int, ...]:
             raise InputError(f"{traced.graph.model} fixes its batch to {batch_size} rows; measure it with those.")
     if asked is None:
         divides = any(traced.batched) and all(traced.output_batched)
-        asked = [round(batch_size ** (part / 3)) for part in range(4)] if divides else []
+        asked = [1, round(batch_size**0.5)] if divides else []
     return tuple(sorted({*asked, batch_size}))
 
 
