@@ -69,28 +69,26 @@ def simulate(
             f"choose at most {batch_size}."
         )
     devices = devices_of(plan.hardware if hardware is None else hardware, plan.graph, num_stages)
-    names = " and ".join(dict.fromkeys(device.name for device in devices))
-    source = f"simulated, {names}, {_NAMES[schedule]} {'training' if train else 'inference'}"
-    return _timeline(plan, orders, microbatch_rows(batch_size, num_microbatches), devices, source, train=train)
+    return _timeline(plan, schedule, orders, microbatch_rows(batch_size, num_microbatches), devices, train)
 
 
 def predict(plan: Plan, rows: Sequence[int], devices: Sequence[Device]) -> Timeline:
     """What a run of micro-batches of these rows would do: pipelab's own ranks fill and drain."""
     orders = schedule_actions("gpipe", plan.num_stages, plan.num_stages, len(rows), False)
-    names = " and ".join(dict.fromkeys(device.name for device in devices))
-    return _timeline(plan, orders, rows, devices, f"simulated, {names}", train=False)
+    return _timeline(plan, "gpipe", orders, rows, devices, train=False)
 
 
 def _timeline(
-    plan: Plan, orders: Sequence[Order], rows: Sequence[int], devices: Sequence[Device], source: str, *, train: bool
+    plan: Plan, schedule: str, orders: Sequence[Order], rows: Sequence[int], devices: Sequence[Device], train: bool
 ) -> Timeline:
+    names = " and ".join(dict.fromkeys(device.name for device in devices))
     costs = [[Costs.of(plan.graph, device, size) for size in rows] for device in devices]
     return Timeline(
-        replay(orders, _workload(plan, devices, costs)),
+        replay(orders, _workload(plan, devices, costs, train)),
         len(orders),
         plan.num_stages,
         len(rows),
-        source,
+        f"simulated, {names}, {_NAMES[schedule]} {'training' if train else 'inference'}",
         rank_bytes=_rank_bytes(plan, orders, costs, train),
         microbatch_bytes=_microbatch_bytes(plan, costs, train),
     )
@@ -100,7 +98,7 @@ def _timeline(
 _CostsOfAll = Sequence[Sequence[Costs]]
 
 
-def _workload(plan: Plan, devices: Sequence[Device], costs: _CostsOfAll) -> Workload:
+def _workload(plan: Plan, devices: Sequence[Device], costs: _CostsOfAll, train: bool) -> Workload:
     shared = [device.parallel for device in devices if device.parallel is not None]
     slots = [device.num_slots for device in devices if device.num_slots is not None]
     forward_s = _stage_seconds(plan, [[of.time_before for of in row] for row in costs], devices)
@@ -111,7 +109,7 @@ def _workload(plan: Plan, devices: Sequence[Device], costs: _CostsOfAll) -> Work
         loaded_s=_kinds(loaded_s),
         transfer_s=np.array([[of.transfer_s[cut] for of in row] for cut, row in links]),
         transfer_bytes=np.array([[of.cut_bytes[cut] for of in row] for cut, row in links]),
-        output_s=_output_s(devices[-1], costs[-1]),
+        output_s=None if train else _output_s(devices[-1], costs[-1]),
         overlap=all(device.overlap for device in devices),
         num_slots=min(slots, default=None),
         parallel=min(shared, default=None),

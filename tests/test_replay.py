@@ -205,6 +205,13 @@ def test_a_place_is_free_when_the_receiver_has_sent_on_its_result() -> None:
     assert spans(timeline, "send", 0) == [(1, 1), (6, 6)]
 
 
+def test_who_gives_outputs_away_is_busy_with_it() -> None:
+    timeline = simulated("gpipe", [1.0, 1.0], 2, train=False, output_s=np.array([2.0, 3.0]), num_slots=1, overlap=False)
+    assert spans(timeline, "F", 1) == [(1, 2), (4, 5)]
+    assert spans(timeline, "send", 1) == [(2, 4), (5, 8)]
+    assert spans(timeline, "wait", 0) == [(2, 4)]  # the place in the link is free when the output is away
+
+
 def test_stages_on_one_rank_send_nothing() -> None:
     timeline = simulated("interleaved_1f1b", [1.0] * 4, 2, per_rank=4, transfer_s=5.0, num_slots=1)
     assert {event.kind for event in timeline.events} == {"F", "B"}

@@ -69,6 +69,14 @@ def test_transfers_beside_compute_or_not() -> None:
     assert [event.num_bytes for event in beside.events if event.kind == "send"] == [4 * 16 * 4] * 2
 
 
+def test_ranks_that_send_themselves_copy_the_outputs_too() -> None:
+    plan = uniform(mlp_graph(2, 16), num_stages=2)
+    slow = {"link_latency_s": 0.0, "link_bytes_per_s": 32.0}  # a micro-batch of 4 rows of 64 bytes takes 8 s
+    timeline = simulate(plan, num_microbatches=2, hardware=replace(SERIAL, **slow))
+    assert [round(end - start) for start, end in spans(timeline, "send", 1)] == [8, 8]
+    assert spans(simulate(plan, num_microbatches=2, hardware=replace(DEVICE, **slow)), "send", 1) == []
+
+
 def test_the_slowest_link_and_the_devices_of_each_stage_count() -> None:
     plan = uniform(mlp_graph(2, 16), num_stages=2)
     timeline = simulate(plan, num_microbatches=1, hardware=[DEVICE, replace(DEVICE, name="slow", op_s=5.0)])
