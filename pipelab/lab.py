@@ -2,10 +2,19 @@
 
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from pipelab.errors import Cancelled, InputError
+from pipelab import viz
+from pipelab.comparison import Comparison
+from pipelab.contenders import policies_of, side_by_side
+from pipelab.errors import Cancelled, InputError, SplitError
+from pipelab.graph import Graph
+from pipelab.hardware import HardwareLike
 from pipelab.launch.controller import Pipeline, start
-from pipelab.plan import Plan
+from pipelab.plan import HasGraph, Plan, graph_of
+from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.tracing import Trace
 from pipelab.viz.explorer import Explorer, Progress
@@ -59,6 +68,47 @@ def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int 
     if runner is not None:
         weakref.finalize(explorer, runner.close)
     return explorer
+
+
+def compare(
+    plans: HasGraph | Graph | Mapping[str, Plan | Report] | Sequence[Plan | Report],
+    *,
+    num_stages: int = 4,
+    hardware: HardwareLike = None,
+    num_microbatches: int | None = None,
+    memory_limit_bytes: MemoryLimit = None,
+) -> Comparison:
+    """Plans of one model side by side: which is best, by how much, and what would not fit.
+
+    Args:
+        plans: A trace: its equal_size, threshold (the smallest that needs at most `num_stages`) and optimal plan. Or
+            plans of your own by name, or saved reports: their measured steps stand beside the predicted ones.
+        num_stages: Stages of a trace's plans.
+        hardware: What times rest on; None for what a plan was made for, else the measured machine, else a preset.
+        num_microbatches: Micro-batches of a step; None is min(batch, 2 x stages), or what the reports ran with.
+        memory_limit_bytes: What a device may hold; None for all of its memory.
+
+    Returns:
+        A table as text, and a figure in a notebook.
+
+    Raises:
+        SplitError: No policy makes a plan, or the plans are of different models.
+        InputError: The hardware is not known, or the batch cannot be split so.
+
+    Example:
+        >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(10))).eval()
+        >>> traced = pipelab.trace(model, torch.zeros(4, 16))
+        >>> plans = {"mine": pipelab.split_at(traced, ["2"]), "half": pipelab.split_at(traced, ["5"])}
+        >>> pipelab.compare(plans).best.name
+        'half'
+    """
+    if isinstance(plans, Plan | Report):
+        raise SplitError('compare takes a trace, or plans by name: compare({"mine": plan, "other": plan2}).')
+    limits: Any = {"hardware": hardware, "num_microbatches": num_microbatches, "memory_limit_bytes": memory_limit_bytes}
+    refused: Mapping[str, str] = {}
+    if not isinstance(plans, Mapping | Sequence):
+        plans, refused = policies_of(graph_of(plans), num_stages=num_stages, **limits)
+    return replace(side_by_side(plans, refused=refused, **limits), draw=viz.compare)
 
 
 class _Runner:

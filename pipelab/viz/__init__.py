@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelab.viz.compare_figure import compare as compare
     from pipelab.viz.graph_figure import stage_graph as stage_graph
     from pipelab.viz.size_figure import stage_sizes as stage_sizes
     from pipelab.viz.timeline_figure import timeline as timeline
 
-_HOME = {"stage_graph": "graph_figure", "stage_sizes": "size_figure", "timeline": "timeline_figure"}
+_HOME = {
+    "compare": "compare_figure",
+    "stage_graph": "graph_figure",
+    "stage_sizes": "size_figure",
+    "timeline": "timeline_figure",
+}
 
-__all__ = ["stage_graph", "stage_sizes", "timeline"]
+__all__ = ["compare", "stage_graph", "stage_sizes", "timeline"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,153 @@
+"""`compare`: plans of one model below one another, on the same axes."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipelab.comparison import Comparison, Contender, more_text
+from pipelab.contenders import side_by_side
+from pipelab.plan import Plan, shorten
+from pipelab.report import Report
+from pipelab.units import format_seconds, plural
+from pipelab.viz.compare_panels import SMALL, draw_ribbon, literal, panels_of, ribbon_height
+from pipelab.viz.figures import NotebookFigure
+from pipelab.viz.palette import EDGE, TEXT, WAIT
+from pipelab.viz.value_names import cut_off
+
+# All lengths are inches.
+_WIDTH, _MARGIN, _LEFT, _GAP = 12.0, 0.12, 1.72, 0.1
+_ALL = _WIDTH - 2 * _MARGIN
+_TITLE, _HEADER, _BETWEEN, _LINE = 0.27, 0.24, 0.28, 0.19
+_FOOT, _FOOT_LINE = 0.3, 0.155
+
+
+def compare(plans: Comparison | Mapping[str, Plan | Report] | Sequence[Plan | Report]) -> Figure:
+    """Plans of one model on the same axes, each with a row per stage.
+
+    Above its rows a plan has the stages over the model's length, as wide as they compute long. Per stage there are
+    parameters, time, memory beside what the device holds (hatched beyond), what crosses the cut after it, and what
+    its rank does in the predicted step; where there is a report, in the measured one.
+
+    Args:
+        plans: What `pipelab.compare` gave; or plans of one model, or reports, by name or in a list.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
+        >>> traced = pipelab.trace(model, torch.zeros(4, 16))
+        >>> mine, even = pipelab.split_at(traced, ["1"]), pipelab.uniform(traced, num_stages=2)
+        >>> pipelab.viz.compare({"mine": mine, "even": even}).get_figwidth()
+        12.0
+    """
+    return _Page(plans if isinstance(plans, Comparison) else side_by_side(plans)).draw()
+
+
+class _Page:
+    """A page written from its top, which positions are counted from."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        most = max(entry.plan.num_stages for entry in comparison.entries)
+        self.row = 0.27 if most <= 4 else 0.22 if most <= 8 else 0.18
+        self.head = textwrap.wrap(comparison.verdict, 128)
+        self.refused = [line for text in comparison.refusals for line in textwrap.wrap(text, 160)]
+        notes = (comparison.title, *comparison.notes)
+        self.foot = [line for note in notes for line in textwrap.wrap(note, 200)]
+        blocks = sum(self._height_of(entry) + _BETWEEN for entry in comparison.entries)
+        lines = _LINE * (len(self.head) + len(self.refused)) + _FOOT_LINE * len(self.foot)
+        self.height = 0.4 + lines + blocks + _FOOT
+        self.figure = NotebookFigure(figsize=(_WIDTH, self.height))
+        self.panels = panels_of(comparison, _WIDTH - _LEFT - _MARGIN, _GAP)
+
+    def draw(self) -> Figure:
+        """The whole page."""
+        top = self._lines(self.head, _MARGIN, _LINE, fontsize=10, fontweight="bold") + 0.12
+        for entry in self.comparison.entries:
+            self._entry(entry, top)
+            top += self._height_of(entry) + _BETWEEN
+        top = self._lines(self.refused, top, _LINE, fontsize=9) + 0.1
+        self._legend(top)
+        self._lines(self.foot, top + _FOOT, _FOOT_LINE, fontsize=SMALL, color=EDGE)
+        return self.figure
+
+    def _height_of(self, entry: Contender) -> float:
+        return _TITLE + ribbon_height(entry, _ALL) + _HEADER + self.row * entry.plan.num_stages
+
+    def _entry(self, entry: Contender, top: float) -> None:
+        self._title(entry, top)
+        top += _TITLE
+        draw_ribbon(self._axes(_MARGIN, top, _ALL, ribbon_height(entry, _ALL)), entry, _ALL)
+        top += ribbon_height(entry, _ALL)
+        self._write(_MARGIN, top + 0.08, "stage", fontsize=SMALL, color=EDGE)
+        left, height = _LEFT, self.row * entry.plan.num_stages
+        for panel in self.panels:
+            self._write(left, top + 0.08, panel.title, fontsize=SMALL, color=EDGE)
+            ax = self._axes(left, top + _HEADER, panel.width, height)
+            ax.set_xlim(0, panel.limit)
+            ax.set_ylim(entry.plan.num_stages - 0.5, -0.5)
+            panel.draw(ax, entry)
+            left += panel.width + _GAP
+        for stage in entry.plan.stages:
+            style: dict[str, Any] = {"fontsize": SMALL, "va": "center_baseline"}
+            middle = top + _HEADER + (stage.index + 0.5) * self.row
+            self._write(_MARGIN, middle, str(stage.index), fontweight="bold", **style)
+            self._write(_MARGIN + 0.22, middle, cut_off(shorten(stage.labels)), **style)
+
+    def _title(self, entry: Contender, top: float) -> None:
+        ax = self._axes(_MARGIN, top, _ALL, _TITLE)
+        name = ax.text(0, 0.5, literal(entry.name), fontsize=10, fontweight="bold", va="center")
+        summary = literal(self._summary(entry))
+        ax.annotate(summary, (1, 0.5), (10, 0), xycoords=name, textcoords="offset points", fontsize=9, va="center")
+
+    def _summary(self, entry: Contender) -> str:
+        best = self.comparison.best
+        beside = "the best" if entry is best else f"{more_text(self.comparison.more(entry), best.name)}"
+        parts = (
+            f"{entry.above_text} optimal",
+            f"{format_seconds(entry.step_s)} per step predicted, {beside}",
+            f"{entry.measured_text} measured" if entry.report else "",
+            f"ranks idle {entry.predicted.bubble_fraction:.0%}",
+            f"{plural(len(entry.misfits), 'stage')} too large" if entry.misfits else "",
+        )
+        return "  ·  ".join(part for part in parts if part)
+
+    def _legend(self, top: float) -> None:
+        measured = any(entry.report for entry in self.comparison.entries)
+        misfits = any(entry.misfits for entry in self.comparison.entries)
+        handles = [
+            Patch(facecolor="white", edgecolor=TEXT, linewidth=1.3, label="bold: the largest of a plan"),
+            Line2D([], [], color=EDGE, linewidth=0.8, linestyle=":", label="the fastest plan's slowest stage"),
+            Line2D([], [], color=TEXT, linewidth=1, linestyle="--", label="what the device holds"),
+            Patch(facecolor="white", edgecolor=TEXT, hatch="//////", label="does not fit") if misfits else None,
+            Patch(color=WAIT, label="rank is idle"),
+            Patch(facecolor="none", edgecolor=TEXT, linewidth=0.8, label="outline: predicted") if measured else None,
+        ]
+        self.figure.legend(
+            handles=[handle for handle in handles if handle], fontsize=SMALL, ncols=6, frameon=False, borderaxespad=0,
+            loc="upper left", bbox_to_anchor=((_MARGIN - 0.08) / _WIDTH, 1 - top / self.height),
+        )  # fmt: skip
+
+    def _lines(self, lines: Sequence[str], top: float, height: float, **style: Any) -> float:
+        """Writes lines; returns where they end."""
+        for index, line in enumerate(lines):
+            self._write(_MARGIN, top + index * height, line, **style)
+        return top + height * len(lines)
+
+    def _write(self, left: float, top: float, text: str, **style: Any) -> None:
+        self.figure.text(left / _WIDTH, 1 - top / self.height, literal(text), **{"va": "top", **style})
+
+    def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        below = self.height - top - height
+        box = (left / _WIDTH, below / self.height, width / _WIDTH, height / self.height)
+        ax = self.figure.add_axes(box)
+        ax.patch.set_visible(False)
+        ax.spines[:].set_visible(False)
+        ax.set(xticks=[], yticks=[])
+        return ax
