@@ -13,6 +13,11 @@ def cuts_of(page: Page) -> tuple[int, ...]:
     return tuple(int(handle.get_attribute("aria-valuenow") or -1) for handle in handles(page).all())
 
 
+def verdict_of(page: Page) -> str:
+    """The sentence above the ribbon."""
+    return (page.locator(".pl-verdict > span").text_content() or "").replace("\u00a0", " ")
+
+
 def texts(page: Page, selector: str) -> list[str]:
     """Texts of the elements that have one."""
     return [text for text in page.locator(selector).all_text_contents() if text]

@@ -15,19 +15,22 @@ from typing import Any, Protocol
 import anywidget
 import traitlets
 
-from pipelab.errors import Cancelled, LaunchError, PipelabError, SplitError
+from pipelab.errors import Cancelled, InputError, LaunchError, PipelabError, SplitError
 from pipelab.graph import Graph
 from pipelab.greedy import charges_of, smallest_budget
+from pipelab.hardware import Device, HardwareLike
 from pipelab.plan import Plan
 from pipelab.policies import threshold, uniform
 from pipelab.report import Report
 from pipelab.units import plural
-from pipelab.viz.explorer_state import graph_state, largest_that_works, preset_state, report_state
+from pipelab.viz.explorer_costs import cost_state, one_device
+from pipelab.viz.explorer_optima import optimal_presets
+from pipelab.viz.explorer_state import MAX_PRESET_STAGES, graph_state, largest_that_works, preset_state, report_state
 from pipelab.viz.html_export import html_page
 from pipelab.viz.palette import STAGE_COLOURS
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_colours", "_report_state")
+_PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_costs", "_report_state")
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
 Progress = Callable[[str, float | None], None]
@@ -54,6 +57,8 @@ class Explorer(anywidget.AnyWidget):
         value: The same, changed once, when a divider is released: what `observe` and `interactive` want.
         num_stages: Number of stages. Setting it splits anew: the same number of blocks in each stage.
         num_microbatches: In how many micro-batches Run splits the batch.
+        hardware: What times rest on: a preset's name, a `Hardware` or a `Measurement`. None for this machine if the
+            model was measured; without, there are no times.
         report: What the last run measured, or None.
     """
 
@@ -64,10 +69,12 @@ class Explorer(anywidget.AnyWidget):
     value = traitlets.Tuple().tag(sync=True)
     num_stages = traitlets.Int().tag(sync=True)
     num_microbatches = traitlets.Int().tag(sync=True)
+    hardware = traitlets.Any(allow_none=True)
     report = traitlets.Instance(Report, allow_none=True)
 
     _data = traitlets.Dict().tag(sync=True)
     _presets = traitlets.Dict().tag(sync=True)
+    _costs = traitlets.Dict().tag(sync=True)
     _colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _connected = traitlets.Bool(True).tag(sync=True)
     _run_state = traitlets.Dict().tag(sync=True)
@@ -80,7 +87,7 @@ class Explorer(anywidget.AnyWidget):
         """An explorer that opens at a plan.
 
         Args:
-            plan: The model and where it is cut at first.
+            plan: The model, where it is cut at first, and what its times rest on.
             num_microbatches: In how many micro-batches Run splits the batch.
             runner: What runs plans; None turns Run off.
             refusal: Why Run is off, in a sentence.
@@ -90,12 +97,15 @@ class Explorer(anywidget.AnyWidget):
         self._runner = runner
         self._running = threading.Lock()
         self._hears_browser = False
+        self._costed: tuple[Device | None, int] | None = None
+        one_device(plan.hardware, plan.graph)  # an unknown name raises before anything is built
         cuts = plan.without_empty_stage().cuts
         super().__init__(
             cuts=cuts,
             value=cuts,
             num_stages=len(cuts) + 1,
             num_microbatches=num_microbatches,
+            hardware=plan.hardware,
             _data=graph_state(plan.graph),
             _presets=preset_state(plan.graph),
             _colours=list(STAGE_COLOURS),
@@ -124,7 +134,7 @@ class Explorer(anywidget.AnyWidget):
         policies = (
             name for name, plans in self._presets.items() if plans[self.num_stages : self.num_stages + 1] == [cuts]
         )
-        return Plan(self._graph, self.cuts, next(policies, "by hand"))
+        return Plan(self._graph, self.cuts, next(policies, "by hand"), self.hardware)
 
     def run(self) -> Report:
         """Run the plan as the button does, wait for it, and return the report.
@@ -137,7 +147,12 @@ class Explorer(anywidget.AnyWidget):
     def save(self, path: str | Path) -> None:
         """Write a page that opens in any browser, without Python and network, and can be dragged."""
         state = {name: getattr(self, name) for name in _PAGE_TRAITS}
-        state |= {"_connected": False, "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
+        state |= {
+            "_colours": self._colours,
+            "_connected": False,
+            "_run_state": {"phase": "idle"},
+            "_run_refusal": PAGE_REFUSAL,
+        }
         page = html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, *_sources())
         Path(path).write_text(page, encoding="utf-8")
 
@@ -193,6 +208,30 @@ class Explorer(anywidget.AnyWidget):
             size = self._graph.batch_size
             raise traitlets.TraitError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {count}.")
         return count
+
+    @traitlets.validate("hardware")
+    def _check_hardware(self, proposal: Any) -> HardwareLike:
+        hardware: HardwareLike = proposal["value"]
+        device = one_device(hardware, self._graph)
+        found = cost_state(self._graph, device, self.num_microbatches)
+        if "refusal" in found:
+            raise InputError(found["refusal"])
+        return hardware if hardware is None or isinstance(hardware, str) else device  # one per stage is one for all
+
+    @traitlets.observe("hardware", "num_microbatches")
+    def _follow_costs(self, _change: Any) -> None:
+        """What stages cost now, and the optimum by it, in one message: neither fits the other's past."""
+        device = one_device(self.hardware, self._graph)
+        if self._costed == (device, self.num_microbatches):
+            return
+        self._costed = (device, self.num_microbatches)
+        costs = cost_state(self._graph, device, self.num_microbatches)
+        most = min(MAX_PRESET_STAGES, len(self._graph.legal) + 1)
+        timed = device if "time_before" in costs else None
+        presets, optima = optimal_presets(self._graph, timed, self.num_microbatches, most)
+        with self.hold_sync():
+            self._presets = {**self._presets, "optimal": presets}
+            self._costs = {**costs, "optima": optima}
 
     @traitlets.observe("cuts")
     def _follow_cuts(self, change: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelab.errors import SplitError
+from pipelab.events import COMPUTE, Timeline
 from pipelab.graph import Graph, TensorInfo
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
@@ -79,7 +80,7 @@ def _preset(policy: Policy, graph: Graph, num_stages: int) -> list[int] | str:
 
 def report_state(report: Report) -> dict[str, Any]:
     """A report as the browser draws it: one row of events per rank, from time 0."""
-    timeline = report.timeline
+    timeline, predicted = report.timeline, report.predicted
     start = min((event.start_s for event in timeline.events), default=0.0)
     total = timeline.makespan_s
     rows: list[list[list[Any]]] = [[] for _ in range(timeline.num_ranks)]
@@ -97,7 +98,18 @@ def report_state(report: Report) -> dict[str, Any]:
         "idle": report.bubble_fraction,
         "rank_idle": [1 - busy / total if total else 0.0 for busy in timeline.rank_busy_s],
         "rows": rows,
+        "predicted": {"makespan_s": predicted.makespan_s, "rows": _outlines(predicted)} if predicted else None,
     }
+
+
+def _outlines(timeline: Timeline) -> list[list[list[float]]]:
+    """Per rank, when it computes."""
+    start = min((event.start_s for event in timeline.events), default=0.0)
+    computed = [event for event in timeline.events if event.kind in COMPUTE]
+    return [
+        [[event.start_s - start, event.end_s - start] for event in computed if event.rank == rank]
+        for rank in range(timeline.num_ranks)
+    ]
 
 
 def _weights(graph: Graph) -> list[list[Any]]:

@@ -1,6 +1,7 @@
 """A browser for the explorer's tests, and pages to open in it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page
 from runs import Runner
 
 from pipelab.graph import Graph
+from pipelab.hardware import HardwareLike
 from pipelab.policies import uniform
 from pipelab.viz.explorer import Explorer
 
@@ -29,9 +31,10 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
     opened: list[tuple[Page, list[str]]] = []
 
     def open_it(
-        graph: Graph | None = None, *, num_stages: int = 4, ran: bool = False, width: int = 900, theme: str = "light"
-    ) -> Page:
-        plan = uniform(graph or gpt2_graph(), num_stages=num_stages)
+        graph: Graph | None = None, *, num_stages: int = 4, ran: bool = False, width: int = 900, theme: str = "light",
+        hardware: HardwareLike = None,
+    ) -> Page:  # fmt: skip
+        plan = replace(uniform(graph or gpt2_graph(), num_stages=num_stages), hardware=hardware)
         explorer = Explorer(plan, num_microbatches=8, runner=Runner())
         if ran:
             explorer.run()

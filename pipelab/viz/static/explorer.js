@@ -10,7 +10,7 @@ const LEVELS = ["block", "module", "op"];
 const THROTTLE_MS = 60;
 const NO_ANSWER_MS = 4000;
 const RIBBON = { top: 12, height: 40, bottom: 6 };
-const BOX_HEIGHT = 68;
+const BOX_HEIGHT = { plain: 68, timed: 86 };
 const LANE_HEIGHT = 20;
 const MAX_LANES = 3;
 
@@ -48,6 +48,14 @@ export function formatSeconds(seconds) {
   }
 }
 
+/** "92 of 80 GB", in the unit of what there is, and never a rounded need that would fit. */
+export function formatNeed(bytes, capacity) {
+  const [factor, unit] = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]].find(([factor]) => capacity >= factor) ?? [1, "B"];
+  const digits = capacity / factor < 10 && factor > 1 ? 1 : 0;
+  const needed = Math.ceil((bytes / factor) * 10 ** digits) / 10 ** digits;
+  return `${needed.toFixed(digits)} of ${(capacity / factor).toFixed(digits)} ${unit}`;
+}
+
 const percent = (share) => `${fixed(share * 100, 0)}%`;
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;
@@ -63,25 +71,37 @@ function firstAtLeast(sorted, value) {
   return low;
 }
 
+/** Sizes of what ops use, summed over any range of ops: what several of them use counts once. */
+class Sizes {
+  constructor(numOps, used) {
+    this.before = new Float64Array(numOps + 1);
+    this.shared = [];
+    for (const [uses, size] of used) {
+      if (uses.length > 1) this.shared.push([uses, size]);
+      else this.before[uses[0] + 1] += size;
+    }
+    for (let op = 0; op < numOps; op++) this.before[op + 1] += this.before[op];
+  }
+
+  between(start, stop) {
+    let sum = this.before[stop] - this.before[start];
+    for (const [uses, size] of this.shared) {
+      if (uses[firstAtLeast(uses, start)] < stop) sum += size;
+    }
+    return sum;
+  }
+}
+
 /** A traced model: sizes of any range of ops, and what is alive at each legal cut. */
 export class Model {
   constructor(data) {
     this.data = data;
     this.numOps = data.num_ops;
-    this.params = new Float64Array(data.num_ops + 1);
-    this.bytes = new Float64Array(data.num_ops + 1);
-    this.shared = [];
-    for (const [uses, elements, bytes, label] of data.weights) {
-      if (uses.length > 1) this.shared.push({ uses, elements, bytes, label });
-      else {
-        this.params[uses[0] + 1] += elements;
-        this.bytes[uses[0] + 1] += bytes;
-      }
-    }
-    for (let op = 0; op < data.num_ops; op++) {
-      this.params[op + 1] += this.params[op];
-      this.bytes[op + 1] += this.bytes[op];
-    }
+    this.params = new Sizes(data.num_ops, data.weights.map(([uses, elements]) => [uses, elements]));
+    this.bytes = new Sizes(data.num_ops, data.weights.map(([uses, , bytes]) => [uses, bytes]));
+    this.shared = data.weights
+      .filter(([uses]) => uses.length > 1)
+      .map(([uses, , bytes, label]) => ({ uses, bytes, label }));
     this.cutIndex = new Map(data.cuts.positions.map((position, index) => [position, index]));
     this.byLevel = {};
     for (const [rank, level] of LEVELS.entries()) {
@@ -91,15 +111,7 @@ export class Model {
 
   /** Elements and bytes of the parameters that ops `start` to `stop` read, each counted once. */
   size(start, stop) {
-    let params = this.params[stop] - this.params[start];
-    let bytes = this.bytes[stop] - this.bytes[start];
-    for (const weight of this.shared) {
-      if (weight.uses[firstAtLeast(weight.uses, start)] < stop) {
-        params += weight.elements;
-        bytes += weight.bytes;
-      }
-    }
-    return { params, bytes };
+    return { params: this.params.between(start, stop), bytes: this.bytes.between(start, stop) };
   }
 
   /** The stages between these cuts: start, stop, params, bytes, and the labels of the blocks they hold. */
@@ -143,18 +155,91 @@ export class Model {
     const found = Math.min(Math.max(at + past, lowest), highest);
     return lowest > highest || Math.sign(positions[found] - from) === -Math.sign(steps) ? from : positions[found];
   }
+}
 
-  /** The stage with most parameters against the mean, in words. */
-  verdict(stages) {
-    const mean = stages.reduce((sum, stage) => sum + stage.params, 0) / stages.length;
+/**
+ * What stages cost, as pipelab's planner counts it: seconds of a micro-batch on one kind of device, with what crosses
+ * the stage's boundaries; parameters where there are no times.
+ */
+export class Costs {
+  constructor(model, state) {
+    this.model = model;
+    this.state = state;
+    this.timed = state.time_before !== undefined;
+    if (this.timed) this.held = new Sizes(model.numOps, state.held);
+  }
+
+  /** The stages between these cuts, with `cost`; where there are times also its parts and the bytes it `needs`. */
+  stages(cuts) {
+    const stages = this.model.stages(cuts);
+    return stages.map((stage) => (this.timed ? this.timedStage(stage, stages.length) : { ...stage, cost: stage.params }));
+  }
+
+  timedStage(stage, count) {
+    const { time_before, alone_s, fixed_s, overlap, reserve_bytes } = this.state;
+    const { start, stop } = stage;
+    // A single stage has the machine to itself.
+    const work = (count > 1 ? time_before[stop] - time_before[start] : alone_s) + fixed_s;
+    const receive = this.transfer(start);
+    const send = this.transfer(stop);
+    const cost = overlap ? Math.max(work, receive, send) : receive + work + send;
+    const needs = stage.bytes + this.held.between(start, stop) + this.peak(start, stop) + reserve_bytes;
+    return { ...stage, work, receive, send, cost, needs };
+  }
+
+  /** Seconds to move what crosses a cut; the ends of the model are none. */
+  transfer(position) {
+    return this.state.transfer_s[this.model.cutIndex.get(position)] ?? 0;
+  }
+
+  peak(start, stop) {
+    const { peak_bytes } = this.state;
+    let most = 0;
+    for (let op = start; op < stop; op++) most = Math.max(most, peak_bytes[op]);
+    return most;
+  }
+
+  /** The stages that need more memory than their device has. */
+  tooLarge(stages) {
+    return this.timed ? stages.filter((stage) => stage.needs > this.state.memory_bytes) : [];
+  }
+
+  /** Where time is spent, or parameters are held, most; then what does not fit, or how far from the optimum that is. */
+  verdict(stages, optimum) {
+    const mean = stages.reduce((sum, stage) => sum + stage.cost, 0) / stages.length;
     if (!mean) return "The model has no parameters.";
-    const largest = largestStage(stages);
-    const ratio = fixed(largest.params / mean, 2);
-    return `Stage ${largest.index} holds ${formatCount(largest.params)} parameters, ${ratio} × the mean.`;
+    const { index, cost } = dearest(stages);
+    const far = optimum ? ` ${distance(cost, optimum)}` : "";
+    if (!this.timed) return `Stage ${index} holds ${formatCount(cost)} parameters, ${fixed(cost / mean, 2)} × the mean.${far}`;
+    const tooLarge = this.tooLarge(stages);
+    const is = stages.length > 1 ? "is the bottleneck:" : "takes";
+    const text = `Stage ${index} ${is} ${formatSeconds(cost)} per micro-batch`;
+    if (tooLarge.length) return `${text}. ${this.shortage(tooLarge)}`;
+    return stages.length > 1 ? `${text}, the average is ${formatSeconds(mean)}.${far}` : `${text}.`;
+  }
+
+  shortage(tooLarge) {
+    const { memory_bytes } = this.state;
+    const [{ index, needs }] = tooLarge;
+    if (tooLarge.length === 1) return `Stage ${index} needs ${formatNeed(needs, memory_bytes)}.`;
+    return `Stages ${listed(tooLarge.map((stage) => stage.index))} need more than ${formatBytes(memory_bytes)}.`;
   }
 }
 
-const largestStage = (stages) => stages.reduce((most, stage) => (stage.params > most.params ? stage : most));
+const dearest = (stages) => stages.reduce((most, stage) => (stage.cost > most.cost ? stage : most));
+
+/** Nobody measures less: between such splits there is nothing to choose. */
+const CLOSE = 0.005;
+
+/** How far above the optimum a cost is, in words. */
+function distance(cost, optimum) {
+  const above = cost / optimum - 1;
+  const size = 100 * Math.abs(above);
+  if (size < 1e-7) return "This is optimal.";
+  if (size <= 100 * CLOSE) return `Optimal within ${100 * CLOSE}\u00a0%.`;
+  const text = `${fixed(size, size < 9.95 ? 1 : 0)}\u00a0%`;
+  return above > 0 ? `${text} above optimal.` : `${text} below the best split between blocks.`;
+}
 
 const lastPart = (label) => label.slice(label.lastIndexOf(".") + 1);
 
@@ -312,12 +397,17 @@ export function placeBoxes(centres, box, gap, width) {
   return lefts;
 }
 
+/** What marks the dearest stage, the first that there is room for. */
+const MARKS = { plain: ["▲ largest", "largest"], timed: ["▲ bottleneck", "▲ slowest", "slowest"] };
+
 /** How the stage boxes are laid out: in one row under the ribbon, or wrapped into equal rows. */
-function boxGrid(count, width, ruler) {
-  const sizes = Math.max(ruler.width("88.8 MB", 12), ruler.width("88", 12, 600) + ruler.width("largest", 11, 600) + 6);
-  const least = Math.ceil(sizes) + 16;
+function boxGrid(count, width, ruler, timed) {
+  const [mark, short] = MARKS[timed ? "timed" : "plain"].slice(-2);
+  const texts = [ruler.width("88.8 MB", 12), ruler.width("88", 12, 600) + ruler.width(short, 11, 600) + 6];
+  if (timed) texts.push(ruler.width("888 of 888 GB", 11));
+  const least = Math.ceil(Math.max(...texts)) + 16;
   const wide = Math.ceil(ruler.width("88.8 M", 13) + ruler.width("88.8 MB", 12)) + 32;
-  const named = Math.ceil(ruler.width("Stage 88", 12, 600) + ruler.width("▲ largest", 11, 600)) + 30;
+  const named = Math.ceil(ruler.width("Stage 88", 12, 600) + ruler.width(mark, 11, 600)) + 30;
   const grid = (rows, columns, box) => ({ rows, columns, box, gap, narrow: box < wide, named: box >= named });
   const gap = Math.ceil(ruler.width("88.8 MB", 11)) + 12;
   const most = Math.floor((width - (count - 1) * gap) / count);
@@ -477,20 +567,26 @@ class Stages {
 
   layout(count, width) {
     this.width = width;
-    this.grid = boxGrid(count, width, this.view.ruler);
+    const { timed } = this.view.costs;
+    this.grid = boxGrid(count, width, this.view.ruler, timed);
     const { rows, box, narrow } = this.grid;
+    this.boxHeight = BOX_HEIGHT[timed ? "timed" : "plain"];
     this.top = rows === 1 ? 22 : 20;
-    this.step = BOX_HEIGHT + 14;
-    this.height = this.top + (rows - 1) * this.step + BOX_HEIGHT;
+    this.step = this.boxHeight + 14;
+    this.height = this.top + (rows - 1) * this.step + this.boxHeight;
     set(this.lines, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` });
     this.node.style.height = `${this.height}px`;
     this.node.classList.toggle("pl-narrow", narrow);
-    for (const node of keep(this.boxes, count, () => this.makeBox())) node.style.width = `${box}px`;
+    this.node.classList.toggle("pl-timed", timed);
+    for (const node of keep(this.boxes, count, () => this.makeBox())) {
+      node.style.width = `${box}px`;
+      node.style.height = `${this.boxHeight}px`;
+    }
   }
 
   makeBox() {
-    const parts = ["name", "mark", "params", "bytes", "holds"].map((name) => el("span", { class: `pl-box-${name}` }));
-    return el("div", { class: "pl-box", role: "listitem" }, ...parts);
+    const names = ["name", "mark", "time", "params", "bytes", "holds", "bar"];
+    return el("div", { class: "pl-box", role: "listitem" }, ...names.map((name) => el("span", { class: `pl-box-${name}` })));
   }
 
   /** Top left corners of the boxes. */
@@ -508,38 +604,64 @@ class Stages {
 
   paint(cuts, stages, xs) {
     const corners = this.corners(xs);
-    const largest = largestStage(stages);
-    const uneven = stages.some((stage) => stage.params < largest.params);
+    const most = dearest(stages);
+    const uneven = stages.some((stage) => stage.cost < most.cost);
     for (const [index, stage] of stages.entries()) {
-      this.paintBox(this.boxes.children[index], stage, corners[index], uneven && stage === largest);
+      const share = most.cost ? stage.cost / most.cost : 0;
+      this.paintBox(this.boxes.children[index], stage, corners[index], uneven && stage === most, share);
     }
     this.paintCurtains(xs, corners);
     this.paintArrows(cuts, corners);
     return corners;
   }
 
-  paintBox(node, stage, [x, y], largest) {
-    const { colours, model, ruler } = this.view;
-    const { narrow, named } = this.grid;
-    const [name, mark, params, bytes, holds] = node.children;
+  paintBox(node, stage, [x, y], marked, share) {
+    const { colours, costs, model, ruler } = this.view;
+    const { narrow, named, box } = this.grid;
+    const [name, mark, time, params, bytes, holds, bar] = node.children;
     const labels = model.labels(stage);
+    const need = costs.tooLarge([stage]).length ? formatNeed(stage.needs, costs.state.memory_bytes) : "";
     node.style.transform = `translate(${x.toFixed(2)}px, ${y}px)`;
     node.style.setProperty("--pl-stage", colours[stage.index % colours.length]);
-    node.classList.toggle("pl-largest", largest);
+    node.classList.toggle("pl-largest", marked);
+    node.classList.toggle("pl-too-large", Boolean(need));
     name.textContent = named ? `Stage ${stage.index}` : `${stage.index}`;
-    mark.textContent = largest ? (named ? "▲ largest" : "largest") : "";
+    const beside = box - 30 - ruler.width(name.textContent, 12, 600);
+    const marks = MARKS[costs.timed ? "timed" : "plain"];
+    mark.textContent = marked ? (marks.find((text) => ruler.width(text, 11, 600) <= beside) ?? marks.at(-1)) : "";
+    time.textContent = costs.timed ? formatSeconds(stage.cost) : "";
+    bar.style.transform = `scaleX(${share.toFixed(3)})`;
     params.textContent = formatCount(stage.params);
-    bytes.textContent = formatBytes(stage.bytes);
-    const room = this.grid.box - 22;
+    const room = box - 22;
+    const needs = `needs ${need}`;
+    const short = ruler.width(needs, 11, 600) <= room + 8 ? needs : need;
+    bytes.textContent = need && narrow ? short : formatBytes(stage.bytes);
     // Of a long path the number says most.
     const held = ruler.width(labels) <= room ? labels : model.labels(stage, lastPart);
-    holds.textContent = narrow ? "" : ruler.fit(held, room);
-    node.title = `Stage ${stage.index}: ${labels}`;
+    holds.textContent = narrow ? "" : ruler.fit(need ? needs : held, room);
+    const about = this.describe(stage, share, marked, need);
+    node.title = `Stage ${stage.index}: ${labels}${about.timed}`;
     set(node, {
       "aria-label":
         `Stage ${stage.index}: ${labels}; ${formatCount(stage.params)} parameters, ` +
-        `${formatBytes(stage.bytes)}${largest ? "; the largest" : ""}`,
+        `${formatBytes(stage.bytes)}${about.marked}${about.timed.replaceAll("\n", "; ")}`,
     });
+  }
+
+  /** What a box's tooltip and label say besides sizes. */
+  describe(stage, share, marked, need) {
+    const { costs } = this.view;
+    if (!costs.timed) return { marked: marked ? "; the largest" : "", timed: "" };
+    const moves = [stage.receive && `receives ${formatSeconds(stage.receive)}`, stage.send && `sends ${formatSeconds(stage.send)}`];
+    const parts = [`computes ${formatSeconds(stage.work)}`, ...moves.filter(Boolean)].join(", ");
+    const together = costs.state.overlap ? " side by side" : "";
+    const lines = [
+      `${formatSeconds(stage.cost)} per micro-batch (${parts}${together})`,
+      marked ? "the bottleneck" : `${percent(share)} of the bottleneck's time`,
+      ...(need ? [`needs ${need} of memory`] : []),
+      costs.state.device,
+    ];
+    return { marked: "", timed: `\n${lines.join("\n")}` };
   }
 
   /** Join each stage's span of the ribbon with its box; wrapped boxes get the stage's number there instead. */
@@ -573,7 +695,7 @@ class Stages {
     for (let index = first; index < corners.length; index++) {
       const [x, y] = corners[index];
       const start = index && corners[index - 1][1] === y ? corners[index - 1][0] + box : x - gap;
-      const middle = y + BOX_HEIGHT / 2 + 8;
+      const middle = y + this.boxHeight / 2 + 8;
       lines.push(`M${start + 4} ${middle}H${x - 4}`);
       heads.push(`M${x - 8} ${middle - 4}L${x - 2} ${middle}L${x - 8} ${middle + 4}Z`);
       const text = index ? formatBytes(this.view.model.cut(cuts[index - 1]).bytes) : "input";
@@ -646,7 +768,7 @@ class TimelinePane {
     this.view = view;
     this.title = el("span");
     this.stale = el("span", { class: "pl-stale" });
-    this.key = el("span", { class: "pl-key", text: "hatched: waiting · grey: moving data" });
+    this.key = el("span", { class: "pl-key" });
     this.picture = svg("svg", { class: "pl-timeline-svg", role: "img" });
     const head = el("div", { class: "pl-timeline-head" }, this.title, this.stale, this.key);
     this.node = el("section", { class: "pl-timeline", "aria-label": "Measured timeline", hidden: true }, head);
@@ -663,10 +785,13 @@ class TimelinePane {
     const row = report.rows.length > 8 ? 18 : 22;
     const height = report.rows.length * row + 20;
     const span = width - left - right;
-    const x = (time) => left + (report.makespan_s ? (span * time) / report.makespan_s : 0);
+    const { predicted } = report;
+    const end = Math.max(report.makespan_s, predicted?.makespan_s ?? 0);
+    const x = (time) => left + (end ? (span * time) / end : 0);
     this.title.textContent =
-      `Measured: step ${formatSeconds(report.step_s)}, idle ${percent(report.idle)}, ` +
-      plural(report.num_microbatches, "micro-batch");
+      `Measured: step ${formatSeconds(report.step_s)}${predicted ? ` (${formatSeconds(predicted.makespan_s)} predicted)` : ""}, ` +
+      `idle ${percent(report.idle)}, ${plural(report.num_microbatches, "micro-batch")}`;
+    this.key.textContent = `${predicted ? "outlined: predicted · " : ""}hatched: waiting · grey: moving data`;
     set(this.picture, {
       width,
       height,
@@ -680,15 +805,15 @@ class TimelinePane {
     hatch.append(svg("path", { class: "pl-hatch", d: "M0 0V6" }));
     const parts = [hatch];
     for (const [rank, events] of report.rows.entries()) {
-      parts.push(...this.row(rank, events, x, rank * row, row - 4));
+      parts.push(...this.row(rank, events, predicted?.rows[rank] ?? [], x, rank * row, row - 4));
       parts.push(svg("text", { x: 0, y: rank * row + row / 2 + 2, text: `rank ${rank}` }));
       const idle = svg("text", { x: width, y: rank * row + row / 2 + 2, "text-anchor": "end" });
       parts.push(set(idle, { text: `idle ${percent(report.rank_idle[rank])}` }));
     }
-    this.picture.replaceChildren(...parts, ...this.axis(report.makespan_s, x, report.rows.length * row, width - right));
+    this.picture.replaceChildren(...parts, ...this.axis(end, x, report.rows.length * row, width - right));
   }
 
-  row(rank, events, x, y, height) {
+  row(rank, events, outlines, x, y, height) {
     const { ruler, colours, id } = this.view;
     const end = this.view.report.makespan_s;
     const ground = { x: x(0), y, width: Math.max(0, x(end) - x(0)), height };
@@ -696,6 +821,7 @@ class TimelinePane {
       svg("rect", { class: "pl-ground", ...ground }),
       svg("rect", { ...ground, fill: `url(#${id}-wait)` }),
     ];
+    const numbers = [];
     for (const [kind, stage, microbatch, from, to] of events) {
       const span = Math.max(0.5, x(to) - x(from));
       const moving = kind === "send" || kind === "recv";
@@ -708,10 +834,16 @@ class TimelinePane {
       parts.push(box);
       if (!moving && ruler.width(`${microbatch}`) + 4 <= span) {
         const place = { x: x(from) + span / 2, y: y + height / 2 + 4, "text-anchor": "middle" };
-        parts.push(svg("text", { class: "pl-on-colour", ...place, text: `${microbatch}` }));
+        const number = svg("text", { class: "pl-on-colour", ...place, text: `${microbatch}` });
+        number.style.stroke = colours[stage % colours.length];
+        numbers.push(number);
       }
     }
-    return parts;
+    for (const [from, to] of outlines) {
+      const place = { x: x(from), y: y + 0.5, width: Math.max(0.5, x(to) - x(from)), height: height - 1 };
+      parts.push(svg("rect", { class: "pl-predicted", ...place }));
+    }
+    return [...parts, ...numbers]; // no outline strikes a number through
   }
 
   axis(end, x, y, right) {
@@ -762,6 +894,7 @@ class Controls {
     this.uniform = button("Uniform", { title: "The same number of blocks in each stage" });
     this.equal = button("Equal size", { title: "PiPPy's greedy policy: equal parameters, the last stage takes the rest" });
     this.threshold = button("Threshold…", { "aria-expanded": "false", title: "At most so many parameters per stage" });
+    this.optimal = button("Optimal");
     if (!view.traits.get("_connected")) set(this.threshold, { disabled: true, title: "A saved page cannot answer this" });
     this.level = el("select", { ...OWN_KEYS, "aria-label": "Cut between" });
     this.run = button("Run", { class: "pl-run" });
@@ -772,7 +905,7 @@ class Controls {
       this.level.append(el("option", { value: level, text: `${level}s`, disabled: none }));
     }
     const policies = el("div", { class: "pl-segments", role: "group", "aria-label": "Split" });
-    policies.append(this.uniform, this.equal, this.threshold);
+    policies.append(this.uniform, this.equal, this.threshold, this.optimal);
     const field = (label, ...nodes) => el("div", { class: "pl-field" }, el("span", { class: "pl-label", text: label }), ...nodes);
     this.node = el(
       "div",
@@ -818,11 +951,15 @@ class Controls {
     this.stages.less.disabled = count <= 1;
     this.stages.more.disabled = count >= view.mostStages;
     this.microbatches.output.textContent = `${view.numMicrobatches}`;
-    this.microbatches.less.disabled = view.numMicrobatches <= 1;
-    this.microbatches.more.disabled = view.numMicrobatches >= view.data.batch_size;
+    // A saved page holds the times of one number of micro-batches.
+    const still = view.costs.timed && !view.traits.get("_connected");
+    this.microbatches.less.disabled = still || view.numMicrobatches <= 1;
+    this.microbatches.more.disabled = still || view.numMicrobatches >= view.data.batch_size;
     const same = (policy) => `${Array.isArray(policy[count]) && policy[count].join() === cuts.join()}`;
     set(this.uniform, { "aria-pressed": same(view.presets.uniform) });
     set(this.equal, { "aria-pressed": same(view.presets.equal_size) });
+    const title = `The least ${view.costs.timed ? "time of the slowest stage" : "parameters of the largest stage"}: no split between blocks has less`;
+    set(this.optimal, { "aria-pressed": same(view.presets.optimal), title });
     set(this.threshold, { "aria-expanded": `${!this.form.hidden}` });
     this.level.value = view.level;
     this.run.textContent = running ? "Cancel" : "Run";
@@ -834,6 +971,9 @@ class Controls {
   }
 }
 
+/** A policy's cuts for so many stages; undefined where it refuses. */
+const cutsOf = (policy, count) => (Array.isArray(policy[count]) ? policy[count] : undefined);
+
 const HELP = [
   ["Drag ◆", "move a split point; every number follows"],
   ["← →", "on a divider: one cut. Shift: a block. Page Up, Page Down: five cuts. Home, End: as far as it goes"],
@@ -843,6 +983,7 @@ const HELP = [
   ["Uniform", "the same number of blocks in each stage"],
   ["Equal size", "PiPPy's greedy policy: a stage is full at total ÷ stages, the last one takes the rest"],
   ["Threshold", "PiPPy's other one: at most so many parameters per stage, as many stages as it takes"],
+  ["Optimal", "the dearest stage is as cheap as can be, by time where there are times; no split between blocks is better"],
   ["Run", "start one process per stage and measure; the timeline shows who waits for whom"],
 ];
 
@@ -853,7 +994,6 @@ class View {
     this.traits = model;
     this.host = el;
     this.data = model.get("_data");
-    this.presets = model.get("_presets");
     this.colours = model.get("_colours");
     this.refusal = model.get("_run_refusal");
     this.model = new Model(this.data);
@@ -862,13 +1002,13 @@ class View {
     this.ruler.use(el);
     this.level = LEVELS.find((level) => this.model.byLevel[level].length >= Math.max(1, this.traits.get("cuts").length)) ?? "op";
     this.cuts = [...model.get("cuts")];
-    this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.drag = null;
     this.byKeys = true;
     this.note = null;
     this.pending = false;
     this.listening = new AbortController();
     this.readTraits();
+    this.readCosts();
     this.dismissed = null;
     this.build();
   }
@@ -880,6 +1020,12 @@ class View {
   readTraits() {
     this.run = this.traits.get("_run_state");
     this.report = this.traits.get("_report_state");
+  }
+
+  readCosts() {
+    this.presets = this.traits.get("_presets");
+    this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
+    this.costs = new Costs(this.model, this.traits.get("_costs"));
   }
 
   build() {
@@ -909,7 +1055,8 @@ class View {
     } else this.hint.append(el("span", { text: "There is no place where this model can be cut." }), width);
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}` });
     this.root.append(title, this.help, this.verdict, this.bar, this.details, this.hint, this.ribbon.node, this.stages.node);
-    this.root.append(this.links.node, this.timeline.node, this.controls.node, this.controls.form);
+    this.rests = el("div", { class: "pl-rests" });
+    this.root.append(this.links.node, this.timeline.node, this.controls.node, this.controls.form, this.rests);
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
     this.wire();
@@ -930,6 +1077,7 @@ class View {
     on(this.hint, "pointerenter", () => !this.drag && this.ribbon.showTip(this.cuts, null));
     on(controls.uniform, "click", () => this.usePolicy("uniform", this.cuts.length + 1));
     on(controls.equal, "click", () => this.usePolicy("equal_size", this.cuts.length + 1));
+    on(controls.optimal, "click", () => this.usePolicy("optimal", this.cuts.length + 1));
     on(controls.threshold, "click", () => this.toggleThreshold());
     on(controls.level, "change", () => {
       this.level = controls.level.value;
@@ -938,14 +1086,19 @@ class View {
     on(controls.run, "click", () => this.pressRun());
     // A traceback ends with what happened.
     on(this.details, "toggle", () => { this.details.lastChild.scrollTop = this.details.lastChild.scrollHeight; });
-    on(this.verdictAction, "click", () => this.note?.action?.run());
+    on(this.verdictAction, "click", () => this.action?.run());
     this.listeners = {
       "change:cuts": () => {
         if (this.drag) return;
         this.cuts = [...traits.get("cuts")];
+        this.before = null;
         this.paintOrLayout();
       },
       "change:num_microbatches": () => this.paint(),
+      "change:_costs": () => {
+        this.readCosts();
+        this.layout();
+      },
       "change:_run_state": () => {
         this.pending = false;
         this.readTraits();
@@ -979,6 +1132,7 @@ class View {
 
   layout(width = this.width ?? 872) {
     this.width = width;
+    this.root.classList.toggle("pl-slim", width < 760);
     this.ruler.use(this.host);
     this.ribbon.layout(width);
     this.stages.layout(this.cuts.length + 1, width);
@@ -993,13 +1147,24 @@ class View {
 
   paint() {
     const { cuts } = this;
-    const stages = this.model.stages(cuts);
+    const stages = this.costs.stages(cuts);
     const { xs } = this.ribbon.paint(cuts, stages, this.drag?.index ?? null);
     const corners = this.stages.paint(cuts, stages, xs);
     this.links.paint(cuts, stages, corners, this.stages.grid, this.width);
     this.timeline.paint(cuts);
     this.controls.paint(cuts);
     this.paintVerdict(stages);
+    this.paintRests();
+  }
+
+  /** What times rest on; faded while those for another number of micro-batches are on their way. */
+  paintRests() {
+    const { device, rows, num_microbatches, refusal } = this.costs.state;
+    this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
+    this.rests.hidden = !device && !refusal;
+    this.rests.textContent = refusal
+      ? `No times: ${refusal}`
+      : `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
   }
 
   /** One line: progress, else a refusal, else how the run went, else the split's own verdict. */
@@ -1008,19 +1173,42 @@ class View {
     const running = run.phase === "running";
     const ended = ["done", "failed", "cancelled", "refused"].includes(run.phase) && this.dismissed !== run;
     let kind = "plan";
-    let text = this.model.verdict(stages);
+    const optimum = stages.length > 1 ? this.costs.state.optima[stages.length] : null;
+    let text = this.costs.verdict(stages, optimum);
     if (running || this.pending) [kind, text] = ["progress", running ? run.text : "Asking the kernel…"];
     if (!running && ended) [kind, text] = [run.phase, run.text];
     if (note) [kind, text] = [note.kind, note.text];
     if (this.verdictText.textContent !== text) this.verdictText.textContent = text;
     set(this.verdict, { "data-kind": kind, "aria-busy": `${this.drag !== null}` });
-    this.verdictAction.hidden = !note?.action;
-    this.verdictAction.textContent = note?.action?.text ?? "";
+    this.action = note?.action ?? (kind === "plan" ? this.optimalAction(stages, optimum) : undefined);
+    this.verdictAction.hidden = !this.action;
+    this.verdictAction.textContent = this.action?.text ?? "";
     this.bar.hidden = !running;
     this.bar.classList.toggle("pl-unknown", run.fraction === null);
     this.bar.firstChild.style.width = run.fraction === null ? "" : `${Math.round(100 * (run.fraction ?? 0))}%`;
     this.details.hidden = kind !== "failed" || !run.details;
     this.details.lastChild.textContent = run.details ?? "";
+  }
+
+  /** A way to the optimum, where there is a better one, and back. */
+  optimalAction(stages, optimum) {
+    if (this.before) return { text: "Undo", run: () => this.undo() };
+    if (!optimum) return undefined;
+    const better = this.costs.tooLarge(stages).length || dearest(stages).cost > optimum * (1 + CLOSE);
+    return better ? { text: "Show optimal", run: () => this.showOptimal() } : undefined;
+  }
+
+  showOptimal() {
+    const before = this.cuts;
+    this.usePolicy("optimal", before.length + 1);
+    this.before = before;
+    this.paint();
+  }
+
+  undo() {
+    const { before } = this;
+    this.changed();
+    this.commit(before);
   }
 
   // --- dividers
@@ -1125,6 +1313,7 @@ class View {
   /** The user moved the split: refusals and the last run's sentence no longer speak of it. */
   changed() {
     this.note = null;
+    this.before = null;
     if (this.run.phase !== "running") this.dismissed = this.run;
   }
 
@@ -1163,7 +1352,9 @@ class View {
         this.note = { kind: "refused", text: `Equal size leaves the last of ${plural(count, "stage")} empty: ${cuts.length + 1} are shown.` };
       }
     } else {
-      const works = policy.slice(0, count).findLastIndex(Array.isArray);
+      const below = policy.slice(0, count).findLastIndex(Array.isArray);
+      // Memory may want more stages instead.
+      const works = below > 0 ? below : policy.findIndex((found, n) => n > count && Array.isArray(found));
       const action = works > 0 ? { text: `Use ${works}`, run: () => this.usePolicy(name, works) } : undefined;
       this.note = { kind: "refused", text: cuts, action };
     }
@@ -1174,11 +1365,9 @@ class View {
   changeStages(change) {
     const count = this.cuts.length + 1;
     const joined = this.cuts.join();
-    const pressed = Object.keys(this.presets).find((name) => {
-      const cuts = this.presets[name][count];
-      return Array.isArray(cuts) && cuts.join() === joined;
-    });
-    this.usePolicy(pressed ?? this.policy ?? "uniform", count + change);
+    const pressed = Object.keys(this.presets).filter((name) => cutsOf(this.presets[name], count)?.join() === joined);
+    const policy = pressed.length && !pressed.includes(this.policy) ? pressed[0] : this.policy;
+    this.usePolicy(policy ?? "uniform", count + change);
   }
 
   changeMicrobatches(change) {

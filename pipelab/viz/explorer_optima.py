@@ -1,0 +1,101 @@
+"""The optimal split for every number of stages at once: what the explorer's Optimal button needs.
+
+The planner answers one question exactly; here all stages are alike, so that one table of what a stage costs between
+any two cuts answers 32 of them, by dynamic programming over the cuts between blocks.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pipelab.chain import Chain
+from pipelab.graph import Graph, IntArray
+from pipelab.hardware import Device
+from pipelab.polishing import fewest_bytes
+from pipelab.problem import Problem, pose
+from pipelab.refusals import refusal
+from pipelab.windows import FloatArray
+
+# As in the planner: times are known no better, and fewer bytes on the wire are worth more.
+_TOLERANCE = 0.005
+
+Presets = list[list[int] | str | None]
+
+
+def optimal_presets(
+    graph: Graph, device: Device | None, num_microbatches: int, most: int
+) -> tuple[Presets, list[float | None]]:
+    """What `optimal` finds for each number of stages up to `most`.
+
+    Args:
+        graph: The model.
+        device: What every stage runs on: the time of a micro-batch is minimised. None minimises parameters.
+        num_microbatches: Into how many micro-batches the batch is split.
+        most: The largest number of stages.
+
+    Returns:
+        By number of stages the cuts, or the sentence why there are none; and the least cost of the dearest stage.
+    """
+    question: dict[str, Any] = {
+        "objective": "time" if device else "params",
+        "hardware": device,
+        "num_microbatches": num_microbatches,
+    }
+    alone, several = (pose(graph, num_stages=num_stages, **question) for num_stages in (1, 2))
+    whole = alone.chain.cost(0, 0, alone.chain.num_segments)
+    found: list[tuple[tuple[int, ...], float] | None] = [((), whole) if np.isfinite(whole) else None]
+    found += _splits(several, most)
+    presets: Presets = [None]
+    for num_stages, split in enumerate(found, start=1):
+        problem = alone if num_stages == 1 else _with_stages(several, num_stages)
+        presets.append(
+            [problem.positions[cut] for cut in split[0]]
+            if split
+            else f"optimal cannot make {num_stages} stages: {refusal(problem)}"
+        )
+    return presets, [None, *(split[1] if split else None for split in found)]
+
+
+def _with_stages(problem: Problem, num_stages: int) -> Problem:
+    """The same question for another number of stages, all alike."""
+    chain = problem.chain
+    stages = chain.stages[:1] * num_stages
+    return Problem(**{**vars(problem), "chain": Chain(stages, chain.windows, chain.measure)})
+
+
+def _splits(problem: Problem, most: int) -> list[tuple[tuple[int, ...], float] | None]:
+    """The optimal split into 2, 3, ... `most` stages by candidate, and its cost; None where there is none."""
+    end = problem.chain.num_segments
+    every = np.arange(end + 1)
+    costs = problem.chain.costs(0, every, every)
+    least, origins = costs[0], []  # by where the last stage ends: the least bottleneck so far, and where it starts
+    found: list[tuple[tuple[int, ...], float] | None] = []
+    for _ in range(2, most + 1):
+        bottlenecks = np.maximum(least[:, None], costs)
+        origins.append(bottlenecks.argmin(axis=0))
+        least = bottlenecks.min(axis=0)
+        cost = float(least[end])
+        found.append((_polished(problem, costs, cost, _back(origins, end)), cost) if np.isfinite(cost) else None)
+    return found
+
+
+def _back(origins: list[IntArray], end: int) -> tuple[int, ...]:
+    """The cuts that led to an end."""
+    cuts = []
+    for starts in reversed(origins):
+        end = int(starts[end])
+        cuts.append(end)
+    return tuple(reversed(cuts))
+
+
+def _polished(problem: Problem, costs: FloatArray, cost: float, cuts: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the splits that are as good, the one with the fewest bytes on the wire."""
+    bound = cost * (1 + _TOLERANCE) if problem.objective == "time" else cost
+    inner, end = np.arange(1, len(costs) - 1), np.array([len(costs) - 1])
+    return fewest_bytes(
+        lambda _, starts, stops: costs[np.ix_(starts, stops)],
+        [inner] * len(cuts) + [end],
+        problem.num_bytes,
+        bound,
+        cuts,
+    )
