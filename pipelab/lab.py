@@ -18,12 +18,16 @@ from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.tracing import Trace
 from pipelab.viz.explorer import Explorer, Progress
+from pipelab.viz.explorer_costs import one_device
 
 # Thirty students with two explorers of four ranks each: processes nobody uses must go.
 IDLE_S = 600.0
+_DECODE = "Planning only: this is one decode step, whose caches have no contents. Explore whole sequences to run them."
 
 
-def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int | None = None) -> Explorer:
+def explore(
+    traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int | None = None, hardware: HardwareLike = None
+) -> Explorer:
     """A widget to split a model by hand: drag the split points, then run the stages as processes.
 
     The processes start on the first Run. They stay warm, and end after ten idle minutes, when the explorer
@@ -33,12 +37,14 @@ def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int 
         traced: The traced model. A plan opens as it is cut, and cannot be run: it holds no model.
         num_stages: How many stages a trace opens with, of the same number of blocks each.
         num_microbatches: In how many micro-batches Run splits the batch; None is min(batch, 2 x stages).
+        hardware: What times rest on: a preset's name, a `Hardware` or a `Measurement`. None is the plan's own, else
+            this machine if the model was measured; else there are no times, and sizes are compared.
 
     Returns:
-        An ordinary ipywidget, with `cuts`, `value`, `num_stages`, `num_microbatches`, `plan`, `report`.
+        An ordinary ipywidget, with `cuts`, `value`, `num_stages`, `num_microbatches`, `hardware`, `plan`, `report`.
 
     Raises:
-        InputError: The batch cannot be split so.
+        InputError: The batch cannot be split so, or the hardware is not known.
 
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
@@ -50,13 +56,16 @@ def explore(traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int 
         [272, 816, 544, 544]
         >>> explorer.close()
     """
+    one_device(hardware, traced.graph)
     notice = ""
     if isinstance(traced, Plan):
         plan, runner, refusal = traced, None, "Planning only: a plan holds no model; explore its trace to run it."
     else:
         plan, notice = Explorer.opening_plan(traced.graph, num_stages)
-        runner = _Runner(traced) if traced.has_weights else None
-        refusal = traced.no_weights_reason
+        refusal = _DECODE if traced.graph.caches else traced.no_weights_reason
+        runner = None if refusal else _Runner(traced)
+    if hardware is not None:
+        plan = replace(plan, hardware=hardware)
     batch_size = max(1, plan.graph.batch_size)
     if num_microbatches is None:
         num_microbatches = min(batch_size, 2 * plan.num_stages)
