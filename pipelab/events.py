@@ -155,7 +155,7 @@ class Timeline:
     def from_json(cls, data: dict[str, Any]) -> "Timeline":
         """The timeline that `to_json` described."""
         events = tuple(Event(**event) for event in data["events"])
-        memory = {name: tuple(data[name]) for name in ("rank_bytes", "microbatch_bytes")}
+        memory = {name: tuple(data.get(name, ())) for name in ("rank_bytes", "microbatch_bytes")}
         return cls(**{**data, **memory, "events": events})
 
 

@@ -106,6 +106,12 @@ def test_1f1b_is_torchs_but_for_the_last_rank_where_torch_is_wrong() -> None:
         check_orders(theirs, 4, 8)
 
 
+@pytest.mark.parametrize(("name", "peak"), [("LoopedBFS", 2 * 8), ("InterleavedZeroBubble", 8), ("ZBVZeroBubble", 8)])
+def test_activations_in_flight_of_torchs_own_schedules(name: str, peak: int) -> None:
+    # 4 ranks with 2 stages each, 8 micro-batches; each activation is of half a stage.
+    assert max(peaks_in_flight(torch_orders(name, 4, 8, 2))) == peak
+
+
 def test_an_unknown_schedule_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="no schedule 'dualpipe'; there are 'gpipe', '1f1b', 'interleaved_1f1b', 'zb"):
         schedule_actions("dualpipe", 2, 2, 2, True)
