@@ -4,114 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelab.events import Timeline
+from pipelab.contenders import SAME, Contender
 from pipelab.graph import Graph
-from pipelab.plan import Plan
-from pipelab.planner import Regret
-from pipelab.report import Report
 from pipelab.table import format_table
 from pipelab.units import format_bytes, format_count, format_seconds, plural
 
 Objective = Literal["time", "params"]
-
-# Times that differ by less are told as equal.
-_SAME = 0.005
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One plan of a comparison and what it costs. Times and memory are of one micro-batch of the largest size.
-
-    Attributes:
-        name: What the comparison calls it.
-        plan: Where it cuts the model.
-        regret: How far it is from the best split that may cut where it does.
-        optimum: The least that the dearest stage of any split between blocks into as many stages takes.
-        predicted: The simulated step.
-        edges: Where along the model its stages begin and end: shares of the time it computes, 0 to 1.
-        stage_s: Seconds each stage computes, while the others do.
-        link_s: Seconds what crosses each boundary takes on its link.
-        memory_bytes: Per stage: weights, caches, activations at their peak and the device's reserve.
-        capacity_bytes: Per stage: what its device holds, or the limit that was set.
-        report: The run that was measured, if there is one.
-    """
-
-    name: str
-    plan: Plan
-    regret: Regret
-    optimum: float
-    predicted: Timeline
-    edges: tuple[float, ...]
-    stage_s: tuple[float, ...]
-    link_s: tuple[float, ...]
-    memory_bytes: tuple[int, ...]
-    capacity_bytes: tuple[int, ...]
-    report: Report | None = None
-
-    @property
-    def step_s(self) -> float:
-        """Seconds of the predicted step."""
-        return self.predicted.makespan_s
-
-    @property
-    def slowest(self) -> int:
-        """The stage that computes longest."""
-        return self.stage_s.index(max(self.stage_s))
-
-    @property
-    def slow_link(self) -> int | None:
-        """The boundary that takes longest, if it takes longer than any stage computes."""
-        longest = max(self.link_s, default=0.0)
-        return self.link_s.index(longest) if longest > max(self.stage_s) else None
-
-    @property
-    def bottleneck_s(self) -> float:
-        """Seconds of the slowest stage, or of a boundary that takes longer."""
-        return max((*self.stage_s, *self.link_s))
-
-    @property
-    def bottleneck_text(self) -> str:
-        """What that is: "stage 3", "cut 2" (the boundary between stage 1 and 2)."""
-        return f"stage {self.slowest}" if self.slow_link is None else f"cut {self.slow_link + 1}"
-
-    @property
-    def fullest(self) -> int:
-        """The stage whose memory is fullest for its device."""
-        shares = [used / held for used, held in zip(self.memory_bytes, self.capacity_bytes, strict=True)]
-        return shares.index(max(shares))
-
-    @property
-    def misfits(self) -> tuple[int, ...]:
-        """The stages that need more memory than there is."""
-        pairs = enumerate(zip(self.memory_bytes, self.capacity_bytes, strict=True))
-        return tuple(stage for stage, (used, held) in pairs if used > held)
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes over all boundaries, for the traced batch."""
-        return sum(boundary.num_bytes for boundary in self.plan.boundaries)
-
-    @property
-    def above(self) -> float:
-        """Share by which its dearest stage takes more than the optimum; below 0 where it cuts inside blocks."""
-        return self.regret.cost / self.optimum - 1 if self.optimum else 0.0
-
-    @property
-    def above_text(self) -> str:
-        """How far above the optimum, in words."""
-        if abs(self.above) <= _SAME:
-            return "0% above"
-        percent = f"{abs(self.above):.0%}" if abs(self.above) >= 0.1 else f"{abs(self.above):.1%}"
-        return f"{percent} {'above' if self.above > 0 else 'below'}"
-
-    @property
-    def measured_text(self) -> str:
-        """The measured step, with its micro-batches where the prediction has others; empty without a report."""
-        if self.report is None:
-            return ""
-        text, number = format_seconds(self.report.step_s), self.report.timeline.num_microbatches
-        same = number == self.predicted.num_microbatches and self.report.batch_size == self.plan.graph.batch_size
-        return text if same else f"{text} (batch of {self.report.batch_size} in {number})"
 
 
 @dataclass(frozen=True)
@@ -149,32 +47,51 @@ class Comparison:
 
     @property
     def best(self) -> Contender:
-        """The plan with the shortest predicted step, of those that fit if any does.
+        """The plan that costs least, of those that fit if any does; see `cost`.
 
         Of those within 0.5 % of it the one with the fewest bytes on the wire.
         """
         able = [entry for entry in self.entries if not entry.misfits] or self.entries
-        least = min(entry.step_s for entry in able)
-        return min((entry for entry in able if entry.step_s <= (1 + _SAME) * least), key=lambda entry: entry.sent_bytes)
+        least = (1 + SAME) * min(self.cost(entry) for entry in able)
+        return min((entry for entry in able if self.cost(entry) <= least), key=lambda entry: entry.sent_bytes)
+
+    def cost(self, entry: Contender) -> float:
+        """Seconds of the predicted step; where there is no cost source, parameters of the largest stage."""
+        return entry.step_s if self.objective == "time" else entry.regret.cost
 
     def more(self, entry: Contender) -> float:
-        """How much longer than the best plan's a step takes: 0.57 is 57% more."""
-        return entry.step_s / self.best.step_s - 1
+        """How much more than the best plan it costs: 0.57 is 57% more."""
+        return self.cost(entry) / (self.cost(self.best) or 1) - 1
 
     @property
     def verdict(self) -> str:
-        """Which plan is best and by how much, why the slowest is slow, and what does not fit."""
+        """Which plan is best and by how much, why the dearest is dear, and what does not fit."""
         best = self.best
         others = sorted((entry for entry in self.entries if entry is not best), key=self.more)
-        texts = [f"{entry.name} {more_text(self.more(entry))}" for entry in others]
-        text = "; ".join(
-            [f"{best.name} needs {format_seconds(best.step_s)} per step", ", ".join(texts)][: 1 + bool(texts)]
-        )
-        worst = others[-1] if others else best
-        if worst.bottleneck_s > (1 + _SAME) * best.bottleneck_s:
-            slow, least = format_seconds(worst.bottleneck_s), format_seconds(best.bottleneck_s)
-            text += f": its {worst.bottleneck_text} takes {slow} per micro-batch, {best.name}'s slowest {least}"
-        return f"{text}. {self._misfits}".rstrip()
+        beside = ", ".join(f"{entry.name} {more_text(self.more(entry))}" for entry in others)
+        text = f"{self._lead}; {beside}" if others else self._lead
+        if others and self.more(others[-1]) > SAME:
+            text += self._reason(others[-1])
+        return " ".join(part for part in (f"{text}.", self._misfits, self._caution) if part)
+
+    @property
+    def _lead(self) -> str:
+        if self.objective == "time":
+            return f"{self.best.name} needs {format_seconds(self.best.step_s)} per step"
+        return f"{self.best.name} holds {format_count(self.best.regret.cost)} parameters in its largest stage"
+
+    def _reason(self, worst: Contender) -> str:
+        best = self.best
+        if self.objective == "params":
+            return f": its stage {worst.largest} holds {format_count(worst.regret.cost)}"
+        if worst.bottleneck_s <= (1 + SAME) * best.bottleneck_s:
+            return ""  # the same bottleneck: what it does beside it takes longer
+        slow, least = format_seconds(worst.bottleneck_s), format_seconds(best.bottleneck_s)
+        return f": its {worst.bottleneck_text} takes {slow} per micro-batch, {best.name}'s slowest {least}"
+
+    @property
+    def _caution(self) -> str:
+        return "" if self.objective == "time" else f"No hardware was named: times are for {self.hardware}."
 
     @property
     def _misfits(self) -> str:
@@ -188,8 +105,7 @@ class Comparison:
     def title(self) -> str:
         """The model, its batch, and what the times rest on."""
         split = f"batch of {self.graph.batch_size} in {plural(self.num_microbatches, 'micro-batch')}"
-        unasked = "" if self.objective == "time" else " (nothing was named or measured)"
-        return f"{self.graph.model}: {split} of {plural(self.rows, 'row')}, predicted for {self.hardware}{unasked}"
+        return f"{self.graph.model}: {split} of {plural(self.rows, 'row')}, predicted for {self.hardware}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -230,19 +146,18 @@ def _misfit_text(entry: Contender) -> str:
 
 def more_text(more: float, than: str = "") -> str:
     """A share more or less: "57% more"; with a name "57% more than optimal"."""
-    if abs(more) < _SAME:
-        return f"as long as {than}" if than else "as much"
+    if abs(more) < SAME:
+        return f"as much as {than}" if than else "as much"
     text = f"{more:.0%} more" if more > 0 else f"{-more:.0%} less"
     return f"{text} than {than}" if than else text
 
 
 def _row(entry: Contender) -> list[str]:
-    params = [stage.num_params for stage in entry.plan.stages]
     used, held = (format_bytes(of[entry.fullest]) for of in (entry.memory_bytes, entry.capacity_bytes))
     return [
         entry.name,
         str(entry.plan.num_stages),
-        f"stage {params.index(max(params))}: {format_count(max(params))}",
+        f"stage {entry.largest}: {format_count(entry.plan.stages[entry.largest].num_params)}",
         f"{entry.bottleneck_text}: {format_seconds(entry.bottleneck_s)}",
         format_seconds(entry.step_s),
         f"{entry.predicted.bubble_fraction:.0%}",

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipelab import viz
+from pipelab.comparing import policies_of, side_by_side
 from pipelab.comparison import Comparison
-from pipelab.contenders import policies_of, side_by_side
 from pipelab.errors import Cancelled, InputError, SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike

@@ -18,7 +18,7 @@ LAYER = {
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",
-                     "partitions", "device_maps", "comparison", "contenders"), "decide"),
+                     "partitions", "device_maps", "comparison", "contenders", "comparing"), "decide"),
     **dict.fromkeys(
         ("candidates", "certificates", "chain", "frontiers", "landscapes", "minmax", "mixtures", "planner",
          "polishing", "problem", "refusals", "windows"),

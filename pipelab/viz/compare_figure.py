@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipelab.comparison import Comparison, Contender, more_text
-from pipelab.contenders import side_by_side
+from pipelab.comparing import side_by_side
+from pipelab.comparison import Comparison, more_text
+from pipelab.contenders import Contender
 from pipelab.plan import Plan, shorten
 from pipelab.report import Report
-from pipelab.units import format_seconds, plural
-from pipelab.viz.compare_panels import SMALL, draw_ribbon, literal, panels_of, ribbon_height
+from pipelab.units import format_count, format_seconds, plural
+from pipelab.viz.compare_panels import memory_scale, panels_of, shares_time
+from pipelab.viz.compare_ribbon import SMALL, draw_ribbon, literal, ribbon_height
 from pipelab.viz.figures import NotebookFigure
 from pipelab.viz.palette import EDGE, TEXT, WAIT
 from pipelab.viz.value_names import cut_off
@@ -55,7 +57,7 @@ class _Page:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         most = max(entry.plan.num_stages for entry in comparison.entries)
-        self.row = 0.27 if most <= 4 else 0.22 if most <= 8 else 0.18
+        self.row = 0.27 if most <= 4 else 0.22 if most <= 8 else 0.165
         self.head = textwrap.wrap(comparison.verdict, 128)
         self.refused = [line for text in comparison.refusals for line in textwrap.wrap(text, 160)]
         notes = (comparison.title, *comparison.notes)
@@ -88,9 +90,9 @@ class _Page:
         self._write(_MARGIN, top + 0.08, "stage", fontsize=SMALL, color=EDGE)
         left, height = _LEFT, self.row * entry.plan.num_stages
         for panel in self.panels:
-            self._write(left, top + 0.08, panel.title, fontsize=SMALL, color=EDGE)
+            self._write(left, top + 0.08, panel.title(entry), fontsize=SMALL, color=EDGE)
             ax = self._axes(left, top + _HEADER, panel.width, height)
-            ax.set_xlim(0, panel.limit)
+            ax.set_xlim(0, panel.limit(entry))
             ax.set_ylim(entry.plan.num_stages - 0.5, -0.5)
             panel.draw(ax, entry)
             left += panel.width + _GAP
@@ -107,27 +109,35 @@ class _Page:
         ax.annotate(summary, (1, 0.5), (10, 0), xycoords=name, textcoords="offset points", fontsize=9, va="center")
 
     def _summary(self, entry: Contender) -> str:
-        best = self.comparison.best
-        beside = "the best" if entry is best else f"{more_text(self.comparison.more(entry), best.name)}"
+        of = self.comparison
+        beside = "the best" if entry is of.best else more_text(of.more(entry), of.best.name)
+        step = f"{format_seconds(entry.step_s)} per step predicted"
+        count = f"{format_count(entry.regret.cost)} parameters in its largest stage"
+        idle = f"ranks idle {entry.predicted.bubble_fraction:.0%}"
         parts = (
             f"{entry.above_text} optimal",
-            f"{format_seconds(entry.step_s)} per step predicted, {beside}",
+            *((f"{step}, {beside}",) if of.objective == "time" else (f"{count}, {beside}", step)),
             f"{entry.measured_text} measured" if entry.report else "",
-            f"ranks idle {entry.predicted.bubble_fraction:.0%}",
-            f"{plural(len(entry.misfits), 'stage')} too large" if entry.misfits else "",
+            f"{idle}, measured {entry.report.bubble_fraction:.0%}" if entry.report else idle,
+            f"does not fit: {plural(len(entry.misfits), 'stage')}" if entry.misfits else "",
         )
         return "  ·  ".join(part for part in parts if part)
 
     def _legend(self, top: float) -> None:
-        measured = any(entry.report for entry in self.comparison.entries)
-        misfits = any(entry.misfits for entry in self.comparison.entries)
+        entries = self.comparison.entries
+        # A capacity that lies beyond the axis has no line.
+        held = any(min(entry.capacity_bytes) <= memory_scale(self.comparison) for entry in entries)
+        outlined = any(entry.report and shares_time(entry) for entry in entries)
+        misfits = any(entry.misfits for entry in entries)
         handles = [
             Patch(facecolor="white", edgecolor=TEXT, linewidth=1.3, label="bold: the largest of a plan"),
-            Line2D([], [], color=EDGE, linewidth=0.8, linestyle=":", label="the fastest plan's slowest stage"),
-            Line2D([], [], color=TEXT, linewidth=1, linestyle="--", label="what the device holds"),
+            Line2D(
+                [], [], color=EDGE, linewidth=0.8, linestyle=":", label="the least that a plan's slowest stage takes"
+            ),
+            Line2D([], [], color=TEXT, linewidth=1, linestyle="--", label="what the device holds") if held else None,
             Patch(facecolor="white", edgecolor=TEXT, hatch="//////", label="does not fit") if misfits else None,
             Patch(color=WAIT, label="rank is idle"),
-            Patch(facecolor="none", edgecolor=TEXT, linewidth=0.8, label="outline: predicted") if measured else None,
+            Patch(facecolor="none", edgecolor=TEXT, linewidth=0.8, label="outline: predicted") if outlined else None,
         ]
         self.figure.legend(
             handles=[handle for handle in handles if handle], fontsize=SMALL, ncols=6, frameon=False, borderaxespad=0,

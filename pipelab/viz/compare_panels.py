@@ -1,25 +1,26 @@
-"""The panels of `compare`: bars, ribbon and timeline of one plan, on axes that all plans share."""
+"""The panels of `compare`: bars, what crosses the cuts, and the timeline of one plan, on axes that all plans share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from pipelab.comparison import Comparison, Contender
+from pipelab.comparison import Comparison
+from pipelab.contenders import Contender
 from pipelab.events import COMPUTE, Event, Timeline
+from pipelab.plan import Boundary
 from pipelab.units import format_bytes, format_count, format_seconds
+from pipelab.viz.compare_ribbon import LETTER, SMALL, literal, shortened
 from pipelab.viz.palette import EDGE, TEXT, WAIT, stage_colour
 from pipelab.viz.value_names import value_names
 
-SMALL = 7.5
 _BAR = 0.72
-_STAGES, _CUTS = 0.26, 0.14  # inches of the ribbon, and of a line with the names of cuts
-# Of a panel's width, what the longest bar takes; its texts take the rest.
+# Inches of the first four panels; and of each, the share that the longest bar takes. Its texts take the rest.
+_WIDTHS = (1.3, 1.75, 1.95, 2.45)
 _PARAMS, _TIME, _MEMORY, _CROSSING = 0.52, 0.42, 0.45, 0.18
-_LETTER = 0.56 * SMALL / 72  # inches of a letter, on average
+# A run that takes more or less than this times its prediction has a time axis of its own.
+_ALIKE = 4.0
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Panel:
     """One column of the page.
 
     Attributes:
-        title: What it shows.
+        title: What it shows of a plan.
         width: Inches.
-        limit: The right end of the axis that all plans share.
+        limit: The right end of a plan's axis, the same for all.
         draw: Draws one plan.
     """
 
-    title: str
+    title: Callable[[Contender], str]
     width: float
-    limit: float
+    limit: Callable[[Contender], float]
     draw: Callable[[Axes, Contender], None]
 
 
@@ -45,115 +46,53 @@ def panels_of(comparison: Comparison, width: float, gap: float) -> tuple[Panel, 
     names = value_names(comparison.graph)
     params = max(stage.num_params for entry in entries for stage in entry.plan.stages)
     seconds = max(max(entry.stage_s) for entry in entries)
-    sent = max((boundary.num_bytes for entry in entries for boundary in entry.plan.boundaries), default=0)
-    span = max(max(entry.step_s, entry.report.step_s if entry.report else 0.0) for entry in entries)
     least = min(max(entry.stage_s) for entry in entries)
+    sent = max((boundary.num_bytes for entry in entries for boundary in entry.plan.boundaries), default=0)
+    span = max((_step_s(entry) for entry in entries if shares_time(entry)), default=comparison.best.step_s)
     held = {capacity for entry in entries for capacity in entry.capacity_bytes}
     of = f" of {format_bytes(held.pop())}" if len(held) == 1 else ""
+    rest = width - sum(_WIDTHS) - len(_WIDTHS) * gap
+    crossing = f"crosses the cut, for a batch of {comparison.graph.batch_size}"
 
-    widths = (1.3, 1.75, 1.95, 2.45)
-    letters = int(((1 - _CROSSING) * widths[3] - 0.1) / _LETTER)
+    def step_title(entry: Contender) -> str:
+        if shares_time(entry):
+            return f"one step: 0 to {format_seconds(span)}"
+        return f"measured, on its own axis: 0 to {format_seconds(_step_s(entry))}"
 
-    def crossing(ax: Axes, entry: Contender) -> None:
-        _crossing(ax, entry, names, letters)
+    def step_limit(entry: Contender) -> float:
+        return span if shares_time(entry) else _step_s(entry)
 
     return (
-        Panel("parameters", widths[0], _with_room(params, _PARAMS), _params),
-        Panel(
-            "time per micro-batch", widths[1], _with_room(seconds, _TIME), lambda ax, entry: _times(ax, entry, least)
-        ),
-        Panel(f"memory{of}", widths[2], _with_room(_memory_scale(comparison), _MEMORY), _memory),
-        Panel(
-            f"crosses the cut, for a batch of {comparison.graph.batch_size}",
-            widths[3],
-            _with_room(sent, _CROSSING),
-            crossing,
-        ),
-        Panel(f"one step: 0 to {format_seconds(span)}", width - sum(widths) - 4 * gap, span or 1.0, _timeline),
+        _panel("parameters", _WIDTHS[0], params / _PARAMS, _params),
+        _panel("time per micro-batch", _WIDTHS[1], seconds / _TIME, lambda ax, entry: _times(ax, entry, least)),
+        _panel(f"memory{of}", _WIDTHS[2], memory_scale(comparison) / _MEMORY, _memory),
+        _panel(crossing, _WIDTHS[3], sent / _CROSSING, lambda ax, entry: _crossing(ax, entry, names)),
+        Panel(step_title, rest, step_limit, lambda ax, entry: _timeline(ax, entry, rest / step_limit(entry))),
     )
 
 
-def literal(text: str) -> str:
-    """Text as it stands: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")
+def _panel(title: str, width: float, limit: float, draw: Callable[[Axes, Contender], None]) -> Panel:
+    return Panel(lambda _: title, width, lambda _: limit or 1.0, draw)
 
 
-def ribbon_height(entry: Contender, width: float) -> float:
-    """Inches of the ribbon and of the lines that name the cuts."""
-    return _STAGES + _CUTS * len(_lines_of_cuts(entry, width)) + 0.06
+def shares_time(entry: Contender) -> bool:
+    """Whether what is shown of its step lies on the time axis of the predictions."""
+    return 1 / _ALIKE <= _step_s(entry) / entry.step_s <= _ALIKE
 
 
-def draw_ribbon(ax: Axes, entry: Contender, width: float) -> None:
-    """The stages over the model's length, and under each cut its name. The axes are in inches."""
-    ax.set(xlim=(0, width), ylim=(ribbon_height(entry, width), 0))
-    for index, (start, stop) in enumerate(pairwise(entry.edges)):
-        left, across = start * width, (stop - start) * width
-        slowest = index == entry.slowest
-        ax.barh(0, across, _STAGES, left, align="edge", color=stage_colour(index), edgecolor="white", linewidth=1)
-        if slowest:
-            frame: dict[str, Any] = {"fill": False, "edgecolor": TEXT, "linewidth": 1.3, "zorder": 3, "clip_on": False}
-            ax.barh(0, across, _STAGES, left, align="edge", **frame)
-        text = f"stage {index}" if across > 9 * _LETTER else str(index)
-        if across > len(text) * _LETTER:
-            weight = "bold" if slowest else "normal"
-            ax.text(left + across / 2, _STAGES / 2, text, ha="center", va="center", fontsize=SMALL, fontweight=weight)
-    for number, line in enumerate(_lines_of_cuts(entry, width) if entry.plan.cuts else []):
-        top = _STAGES + 0.07 + _CUTS * number
-        cuts = [entry.edges[1 + index] * width for index, _ in line]
-        middles = spread(cuts, [_width(text) for _, text in line], width)
-        for cut, middle, (_, text) in zip(cuts, middles, line, strict=True):
-            ax.plot([cut, cut, middle], [_STAGES, _STAGES + 0.03, top], color=EDGE, linewidth=0.8, zorder=1)
-            style: dict[str, Any] = {"fontsize": SMALL, "ha": "center", "va": "top", "zorder": 3 - number}
-            ax.text(middle, top, literal(text), bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6}, **style)
+def _step_s(entry: Contender) -> float:
+    """The longer of what is drawn: the prediction, or a run with its prediction as outlines."""
+    if entry.report is None:
+        return entry.step_s
+    measured = entry.report.timeline.makespan_s
+    return max(measured, entry.step_s) if 1 / _ALIKE <= measured / entry.step_s <= _ALIKE else measured
 
 
-def _lines_of_cuts(entry: Contender, width: float) -> list[list[tuple[int, str]]]:
-    """Boundaries and what to call their cuts: in one line, or every other one in a second line."""
-    names = [_cut_name(boundary.label) for boundary in entry.plan.boundaries]
-    texts = [f"cut {number}: {name}" for number, name in enumerate(names, 1)]
-    if sum(map(_width, texts)) < width:
-        return [list(enumerate(texts))]
-    letters = int(1.4 * width / len(names) / _LETTER)
-    texts = [_shortened(f"{number}: {name}", letters) for number, name in enumerate(names, 1)]
-    return [list(enumerate(texts))[line::2] for line in range(2)]
-
-
-def _width(text: str) -> float:
-    return (len(text) + 2) * _LETTER
-
-
-def _cut_name(label: str) -> str:
-    """Where a cut is, without what all have: "h.6", "in wpe"."""
-    where = label.removeprefix("before ")
-    return where.split(", ")[0].replace("inside", "in") if where.startswith("inside ") else where
-
-
-def _shortened(text: str, letters: int) -> str:
-    return text if len(text) <= letters else f"{text[: max(letters - 1, 1)]}…"
-
-
-def spread(middles: Sequence[float], widths: Sequence[float], length: float) -> list[float]:
-    """Places near `middles`, ascending, for texts of these widths between 0 and `length` so that none overlaps."""
-    apart = [(a + b) / 2 for a, b in pairwise(widths)]
-    right, left = list(middles), list(middles)
-    for index, distance in enumerate(apart):
-        right[index + 1] = max(right[index + 1], right[index] + distance)
-    for index in reversed(range(len(apart))):
-        left[index] = min(left[index], left[index + 1] - apart[index])
-    # Both keep the distances, so their mean does; then the ends push back from the margins.
-    placed = [(a + b) / 2 for a, b in zip(right, left, strict=True)]
-    placed[-1] = min(placed[-1], length - widths[-1] / 2)
-    for index in reversed(range(len(apart))):
-        placed[index] = min(placed[index], placed[index + 1] - apart[index])
-    placed[0] = max(placed[0], widths[0] / 2)
-    for index, distance in enumerate(apart):
-        placed[index + 1] = max(placed[index + 1], placed[index] + distance)
-    return placed
-
-
-def _with_room(largest: float, share: float) -> float:
-    """The end of an axis on which the longest bar takes this share: its figure stands behind it."""
-    return largest / share if largest else 1.0
+def memory_scale(comparison: Comparison) -> float:
+    """Up to what the largest device holds, where a stage needs a quarter of it; else up to the fullest stage."""
+    used = max(max(entry.memory_bytes) for entry in comparison.entries)
+    held = max(max(entry.capacity_bytes) for entry in comparison.entries)
+    return max(used, held) if used > held / 4 else used
 
 
 def _bars(ax: Axes, values: Sequence[float], texts: Sequence[str], bold: int, share: float) -> None:
@@ -180,13 +119,6 @@ def _times(ax: Axes, entry: Contender, least: float) -> None:
     _bars(ax, entry.stage_s, texts, entry.slowest, _TIME)
 
 
-def _memory_scale(comparison: Comparison) -> float:
-    """Up to what the largest device holds, where a stage needs a quarter of it; else up to the fullest stage."""
-    used = max(max(entry.memory_bytes) for entry in comparison.entries)
-    held = max(max(entry.capacity_bytes) for entry in comparison.entries)
-    return max(used, held) if used > held / 4 else used
-
-
 def _memory(ax: Axes, entry: Contender) -> None:
     texts = [format_bytes(num_bytes) for num_bytes in entry.memory_bytes]
     for stage in entry.misfits:
@@ -198,47 +130,50 @@ def _memory(ax: Axes, entry: Contender) -> None:
             ax.barh(stage, used - held, _BAR, held, color="white", edgecolor=TEXT, hatch="//////", linewidth=0.8)
 
 
-def _crossing(ax: Axes, entry: Contender, names: dict[str, str], letters: int) -> None:
-    """Between two rows what goes from one stage to the next: its bytes, its largest value, how many others."""
-    sizes = [boundary.num_bytes for boundary in entry.plan.boundaries]
-    middles = [boundary.index + 0.5 for boundary in entry.plan.boundaries]
-    ax.barh(middles, sizes, height=_BAR, facecolor="white", edgecolor=EDGE, hatch="////", linewidth=0.8)
-    for boundary, middle in zip(entry.plan.boundaries, middles, strict=True):
-        largest = max(boundary.tensors, key=lambda tensor: tensor.num_bytes)
-        more = len(boundary.tensors) - 1
-        start, end = f"{boundary.index + 1}: {format_bytes(boundary.num_bytes)}  ", f" +{more}" if more else ""
+def _crossing(ax: Axes, entry: Contender, names: dict[str, str]) -> None:
+    """Between two rows what goes from one stage to the next."""
+    boundaries = entry.plan.boundaries
+    rows = [boundary.index + 0.5 for boundary in boundaries]
+    sizes = [boundary.num_bytes for boundary in boundaries]
+    ax.barh(rows, sizes, height=_BAR, facecolor="white", edgecolor=EDGE, hatch="////", linewidth=0.8)
+    for boundary, row in zip(boundaries, rows, strict=True):
         slow = boundary.index == entry.slow_link
-        if slow:
-            start += f"in {format_seconds(entry.link_s[boundary.index])}, slowest  "
-        text = start + _shortened(names.get(largest.name, largest.name), letters - len(start) - len(end)) + end
-        place = (boundary.num_bytes, middle)
+        text = _crossing_text(boundary, entry.link_s[boundary.index] if slow else None, names)
         ax.annotate(
-            literal(text), place, (4, -0.5), textcoords="offset points", va="center_baseline", fontsize=SMALL,
-            fontweight="bold" if slow else "normal",
+            literal(text), (boundary.num_bytes, row), (4, 0), textcoords="offset points", va="center_baseline",
+            fontsize=SMALL, fontweight="bold" if slow else "normal",
         )  # fmt: skip
 
 
-def _timeline(ax: Axes, entry: Contender) -> None:
+def _crossing_text(boundary: Boundary, slow_s: float | None, names: dict[str, str]) -> str:
+    """The cut's number, bytes, the largest value, and how many others."""
+    letters = int(((1 - _CROSSING) * _WIDTHS[3] - 0.1) / LETTER)
+    start = f"{boundary.index + 1}: {format_bytes(boundary.num_bytes)}"
+    start += "  " if slow_s is None else f" in {format_seconds(slow_s)}, slowest  "
+    if not boundary.tensors:
+        return f"{start}nothing"
+    largest = max(boundary.tensors, key=lambda tensor: tensor.num_bytes)
+    end = f" +{len(boundary.tensors) - 1}" if len(boundary.tensors) > 1 else ""
+    return start + shortened(names.get(largest.name, largest.name), letters - len(start) - len(end)) + end
+
+
+def _timeline(ax: Axes, entry: Contender, inches_per_s: float) -> None:
     """What each rank computes: measured where there is a run, with the prediction as outlines."""
     shown = entry.report.timeline if entry.report else entry.predicted
     ax.barh(range(shown.num_ranks), shown.makespan_s, height=_BAR, color=WAIT, zorder=0)
     events = _computed(shown)
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    inches = ax.get_position().width * figure.get_figwidth() / ax.get_xlim()[1]
-    ax.add_collection(
-        PolyCollection(
-            [_box(event, begin) for event, begin in events], edgecolors="white",
-            facecolors=[stage_colour(event.stage) for event, _ in events],
-            linewidths=[0.4 if (event.end_s - event.start_s) * inches > _LETTER / 2 else 0 for event, _ in events],
-        )
-    )  # fmt: skip
-    if entry.report:
-        outlines = [_box(event, begin) for event, begin in _computed(entry.predicted)]
-        ax.add_collection(PolyCollection(outlines, facecolors="none", edgecolors=TEXT, linewidths=0.8))
-    label_inches = (len(str(shown.num_microbatches - 1)) + 0.6) * _LETTER
-    for event, begin in events:
-        if (event.end_s - event.start_s) * inches > label_inches:
+    inches = [(event.end_s - event.start_s) * inches_per_s for event, _ in events]
+    filled = PolyCollection([_box(event, begin) for event, begin in events])
+    filled.set(facecolor=[stage_colour(event.stage) for event, _ in events], edgecolor="white")
+    filled.set(linewidth=[0.4 if width > LETTER / 2 else 0 for width in inches])
+    ax.add_collection(filled)
+    if entry.report and shares_time(entry):
+        outlines = PolyCollection([_box(event, begin) for event, begin in _computed(entry.predicted)])
+        outlines.set(facecolor="none", edgecolor=TEXT, linewidth=0.8)
+        ax.add_collection(outlines)
+    needed = (len(str(shown.num_microbatches - 1)) + 0.6) * LETTER
+    for (event, begin), width in zip(events, inches, strict=True):
+        if width > needed:
             middle = (event.start_s + event.end_s) / 2 - begin
             ax.text(middle, event.rank, str(event.microbatch), ha="center", va="center_baseline", fontsize=6.5)
 

@@ -18,14 +18,14 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from runs import made_up_report
 
+from pipelab.comparing import policies_of, side_by_side
 from pipelab.comparison import Comparison
-from pipelab.contenders import policies_of, side_by_side
 from pipelab.events import Timeline
 from pipelab.graph import Graph
 from pipelab.hardware import Hardware, HardwareLike
 from pipelab.policies import split_at, uniform
 from pipelab.viz import compare
-from pipelab.viz.compare_panels import spread
+from pipelab.viz.compare_ribbon import spread
 
 GPT2 = gpt2_graph()
 LARGE = gpt2_graph(48, hidden=1600)
@@ -119,7 +119,7 @@ def test_a_link_that_is_slower_than_every_stage_is_marked_instead() -> None:
     comparison = comparison_of(mlp_graph(10), 4)  # 10 µs to the next h100, 2 µs per op
     ((_, _, _, time, _, crossing, _), *_) = panels(compare(comparison))
     assert not [text for text in time.texts if "slowest" in text.get_text()]
-    assert crossing.texts[0].get_text().startswith("1: 512 B  in 10.0 µs, slowest")
+    assert crossing.texts[0].get_text().startswith("1: 512 B in 10.0 µs, slowest")
     assert comparison.entries[0].bottleneck_text == "cut 1"
 
 
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_hatched_beyond_the_capacity_and_said() -> None:
     ((title, _, _, _, memory, _, _),) = panels(compare(comparison))
     beyond = bars_of(memory)[2]
     assert (beyond.get_x(), beyond.get_hatch()) == (1.4e9, "//////")
-    assert "too much" in memory.texts[1].get_text() and "1 stage too large" in title.texts[1].get_text()
+    assert "too much" in memory.texts[1].get_text() and "does not fit: 1 stage" in title.texts[1].get_text()
 
 
 def test_titles_tell_the_distance_from_the_optimum_and_from_the_best() -> None:
@@ -154,13 +154,24 @@ def computed(timeline: Timeline) -> NDArray[np.float64]:
 def test_the_timeline_is_the_prediction_or_the_run_with_it_as_outlines() -> None:
     plan = uniform(GPT2, num_stages=3)
     report = made_up_report(plan, num_microbatches=8)
-    comparison = side_by_side({"predicted": plan, "ran": report}, hardware="h100-80gb")
+    slow = Hardware("slow", 1e9, {"float32": 1e18}, 1e18, 1e18, 0.0, op_s=1e-3)  # some 40 ms, as the made-up run's
+    comparison = side_by_side({"predicted": plan, "ran": report}, hardware=slow)
     predicted, ran = (axes[-1] for axes in panels(compare(comparison)))
     (filled,) = predicted.collections
     assert boxes(filled) == pytest.approx(computed(comparison.entries[0].predicted))
     measured, outlines = ran.collections
     assert boxes(measured) == pytest.approx(computed(report.timeline))
     assert boxes(outlines) == pytest.approx(boxes(filled)) and not len(outlines.get_facecolor())
+
+
+def test_a_run_elsewhere_has_a_time_axis_of_its_own() -> None:
+    plan = uniform(GPT2, num_stages=3)
+    report = made_up_report(plan)
+    figure = compare(side_by_side({"predicted": plan, "ran": report}, hardware="h100-80gb"))
+    predicted, ran = (axes[-1] for axes in panels(figure))
+    assert (len(ran.collections), ran.get_xlim()[1]) == (1, report.timeline.makespan_s)
+    assert predicted.get_xlim()[1] < report.timeline.makespan_s / 100
+    assert "measured, on its own axis: 0 to 857 ms" in [text.get_text() for text in figure.texts]
 
 
 def test_a_refusal_stands_on_the_page() -> None:
