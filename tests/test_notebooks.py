@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 EXERCISES: dict[str, tuple[float, list[float]]] = {
     "01_first_pipeline": (1 / 9, [1 / 8, 0.5]),
     "03_schedules_and_bubbles": (63, [62, 64, 70]),
+    "04_compare_splits": (5, [1, 1.5, 2]),
 }
 EXAMPLE = re.compile(r"answer = None.*")
 
