@@ -222,9 +222,10 @@ class Explorer(anywidget.AnyWidget):
     def _follow_costs(self, _change: Any) -> None:
         """What stages cost now, and the optimum by it, in one message: neither fits the other's past."""
         device = one_device(self.hardware, self._graph)
-        if self._costed == (device, self.num_microbatches):
+        asked = (device, self.num_microbatches if device else 1)  # parameters are the same in all of them
+        if self._costed == asked:
             return
-        self._costed = (device, self.num_microbatches)
+        self._costed = asked
         costs = cost_state(self._graph, device, self.num_microbatches)
         most = min(MAX_PRESET_STAGES, len(self._graph.legal) + 1)
         timed = device if "time_before" in costs else None

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pipelab.chain import Chain
-from pipelab.graph import Graph, IntArray
+from pipelab.graph import Graph
 from pipelab.hardware import Device
-from pipelab.polishing import fewest_bytes
+from pipelab.polishing import even
 from pipelab.problem import Problem, pose
 from pipelab.refusals import refusal
 from pipelab.windows import FloatArray
@@ -68,34 +68,18 @@ def _splits(problem: Problem, most: int) -> list[tuple[tuple[int, ...], float] |
     end = problem.chain.num_segments
     every = np.arange(end + 1)
     costs = problem.chain.costs(0, every, every)
-    least, origins = costs[0], []  # by where the last stage ends: the least bottleneck so far, and where it starts
+    least = costs[0]  # by where the last stage ends: the least bottleneck so far
     found: list[tuple[tuple[int, ...], float] | None] = []
-    for _ in range(2, most + 1):
-        bottlenecks = np.maximum(least[:, None], costs)
-        origins.append(bottlenecks.argmin(axis=0))
-        least = bottlenecks.min(axis=0)
+    for num_stages in range(2, most + 1):
+        least = np.maximum(least[:, None], costs).min(axis=0)
         cost = float(least[end])
-        found.append((_polished(problem, costs, cost, _back(origins, end)), cost) if np.isfinite(cost) else None)
+        found.append((_polished(problem, costs, cost, num_stages), cost) if np.isfinite(cost) else None)
     return found
 
 
-def _back(origins: list[IntArray], end: int) -> tuple[int, ...]:
-    """The cuts that led to an end."""
-    cuts = []
-    for starts in reversed(origins):
-        end = int(starts[end])
-        cuts.append(end)
-    return tuple(reversed(cuts))
-
-
-def _polished(problem: Problem, costs: FloatArray, cost: float, cuts: tuple[int, ...]) -> tuple[int, ...]:
+def _polished(problem: Problem, costs: FloatArray, cost: float, num_stages: int) -> tuple[int, ...]:
     """Of the splits that are as good, the one with the fewest bytes on the wire."""
     bound = cost * (1 + _TOLERANCE) if problem.objective == "time" else cost
     inner, end = np.arange(1, len(costs) - 1), np.array([len(costs) - 1])
-    return fewest_bytes(
-        lambda _, starts, stops: costs[np.ix_(starts, stops)],
-        [inner] * len(cuts) + [end],
-        problem.num_bytes,
-        bound,
-        cuts,
-    )
+    ends = [inner] * (num_stages - 1) + [end]
+    return even(lambda _, starts, stops: costs[np.ix_(starts, stops)], ends, problem.num_bytes, bound)

@@ -1,7 +1,12 @@
 """No text overlaps another, leaves its box or is tiny: every width, number of stages and theme."""
 
+from dataclasses import replace
+
 import pytest
 from graphs import gpt2_graph
+
+from pipelab.hardware import Hardware
+from pipelab.presets import PRESETS
 
 pytestmark = pytest.mark.browser
 
@@ -80,10 +85,14 @@ def check_texts(page) -> None:
             assert depth <= 2, f"{first['text']!r} overlaps {second['text']!r} by {depth} px"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+# Stages of many blocks, or of the embedding or the head, do not fit.
+TIGHT = replace(PRESETS["t4-16gb"], name="tight", memory_bytes=1.15e9)
+
+
+@pytest.mark.parametrize("hardware", [None, TIGHT], ids=["sizes", "times"])
 @pytest.mark.parametrize("width", [600, 900, 1400])
-def test_texts_stay_apart_and_in_their_boxes(open_page, width: int, theme: str) -> None:
-    page = open_page(gpt2_graph(24), num_stages=2, ran=True, width=width, theme=theme)
+def test_texts_stay_apart_and_in_their_boxes(open_page, width: int, hardware: Hardware | None) -> None:
+    page = open_page(gpt2_graph(24), num_stages=2, ran=True, width=width, hardware=hardware)
     for num_stages in range(2, 17):
         assert page.locator("[role=slider]").count() == num_stages - 1
         check_texts(page)
@@ -108,9 +117,10 @@ def test_help_fits(open_page, width: int) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_has_the_contrast_of_wcag_aa(open_page, theme: str) -> None:
-    page = open_page(ran=True, theme=theme)
+    page = open_page(ran=True, theme=theme, hardware=TIGHT)
     page.get_by_label("Help").click()
     page.locator("[role=slider]").first.press("ArrowLeft")
+    assert page.locator(".pl-too-large").count() == 2
     found = page.evaluate(LUMINANCE)
     assert len(found) > 30
     assert {text: round(ratio, 2) for text, ratio in found if ratio < 4.5} == {}

@@ -48,12 +48,12 @@ export function formatSeconds(seconds) {
   }
 }
 
-/** "92 of 80 GB", in the unit of what there is, and never a rounded need that would fit. */
+/** "92 of 80 GB", in the unit of what there is, and rounded apart: the need never seems to fit. */
 export function formatNeed(bytes, capacity) {
   const [factor, unit] = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]].find(([factor]) => capacity >= factor) ?? [1, "B"];
   const digits = capacity / factor < 10 && factor > 1 ? 1 : 0;
-  const needed = Math.ceil((bytes / factor) * 10 ** digits) / 10 ** digits;
-  return `${needed.toFixed(digits)} of ${(capacity / factor).toFixed(digits)} ${unit}`;
+  const rounded = (round, value) => (round((value / factor) * 10 ** digits) / 10 ** digits).toFixed(digits);
+  return `${rounded(Math.ceil, bytes)} of ${rounded(Math.floor, capacity)} ${unit}`;
 }
 
 const percent = (share) => `${fixed(share * 100, 0)}%`;
@@ -404,7 +404,7 @@ const MARKS = { plain: ["▲ largest", "largest"], timed: ["▲ bottleneck", "�
 function boxGrid(count, width, ruler, timed) {
   const [mark, short] = MARKS[timed ? "timed" : "plain"].slice(-2);
   const texts = [ruler.width("88.8 MB", 12), ruler.width("88", 12, 600) + ruler.width(short, 11, 600) + 6];
-  if (timed) texts.push(ruler.width("888 of 888 GB", 11));
+  if (timed) texts.push(ruler.width("888 of 888 GB", 11, 600));
   const least = Math.ceil(Math.max(...texts)) + 16;
   const wide = Math.ceil(ruler.width("88.8 M", 13) + ruler.width("88.8 MB", 12)) + 32;
   const named = Math.ceil(ruler.width("Stage 88", 12, 600) + ruler.width(mark, 11, 600)) + 30;
@@ -633,12 +633,11 @@ class Stages {
     bar.style.transform = `scaleX(${share.toFixed(3)})`;
     params.textContent = formatCount(stage.params);
     const room = box - 22;
-    const needs = `needs ${need}`;
-    const short = ruler.width(needs, 11, 600) <= room + 8 ? needs : need;
-    bytes.textContent = need && narrow ? short : formatBytes(stage.bytes);
+    const needs = ruler.width(`needs ${need}`, 11, 600) <= room + (narrow ? 8 : 0) ? `needs ${need}` : need;
+    bytes.textContent = need && narrow ? needs : formatBytes(stage.bytes);
     // Of a long path the number says most.
     const held = ruler.width(labels) <= room ? labels : model.labels(stage, lastPart);
-    holds.textContent = narrow ? "" : ruler.fit(need ? needs : held, room);
+    holds.textContent = narrow ? "" : need ? needs : ruler.fit(held, room);
     const about = this.describe(stage, share, marked, need);
     node.title = `Stage ${stage.index}: ${labels}${about.timed}`;
     set(node, {
@@ -1161,10 +1160,9 @@ class View {
   paintRests() {
     const { device, rows, num_microbatches, refusal } = this.costs.state;
     this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
-    this.rests.hidden = !device && !refusal;
-    this.rests.textContent = refusal
-      ? `No times: ${refusal}`
-      : `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
+    const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
+    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "");
+    this.rests.hidden = !this.rests.textContent;
   }
 
   /** One line: progress, else a refusal, else how the run went, else the split's own verdict. */
