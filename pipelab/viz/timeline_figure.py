@@ -16,15 +16,13 @@ from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, KIND_COLOURS, KIND_HATCHES, TEXT, WAIT, stage_colour
 
 _WIDTH = 10.0  # inches
-_AXES_SHARE = 0.76  # of the width that is left beside the names of the ranks
 # Rows lie 1 apart: a box, and below it a thin line for what is sent.
 _HEIGHT, _MOVES = 0.66, (0.36, 0.46)
 _POINTS_PER_CHARACTER = 5.2
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (0.0, "µs"))
 _KIND_NAMES = {"F": "F forward", "B": "B backward", "I": "I inputs' gradient", "W": "W weights' gradient"}
 _MOST_STAGES_IN_LEGEND = 8
-_LEGEND_COLUMNS = 6
-_TITLE_CHARACTERS = 100
+_LEGEND_POINTS = 32  # an entry of the legend without its words
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,13 @@ class _View:
 
     Attributes:
         unit_s: Seconds of one unit of the axis.
-        points_per_s: Length of a second on paper.
+        width_points: Width of the axes on paper.
+        span_s: Seconds across it.
     """
 
     unit_s: float
-    points_per_s: float
+    width_points: float
+    span_s: float
 
     def box(self, event: Event, origin_s: float, low: float, high: float) -> list[tuple[float, float]]:
         """The corners of an event, from `low` to `high` below the middle of its row."""
@@ -47,7 +47,11 @@ class _View:
 
     def points(self, event: Event) -> float:
         """How wide an event is on paper."""
-        return (event.end_s - event.start_s) * self.points_per_s
+        return (event.end_s - event.start_s) * self.width_points / max(self.span_s, 1e-12)
+
+    def wrap(self, text: str) -> str:
+        """Text in lines as long as the axes are wide."""
+        return fill(text, round(self.width_points / _POINTS_PER_CHARACTER))
 
 
 def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes | None = None) -> Figure:
@@ -73,7 +77,8 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
     figure, ax = axes_for(ax, _WIDTH, 1.3 + num_ranks * (0.28 + 0.72 / max(num_ranks, 4)))
     span_s = max([measured.makespan_s, *([predicted.makespan_s] if predicted else [])])
     unit_s, unit = next((factor or 1e-6, name) for factor, name in _UNITS if span_s >= factor)
-    view = _View(unit_s, 72 * figure.get_size_inches()[0] * _AXES_SHARE / max(span_s, 1e-12))
+    # The layout is not made yet, but what it starts from is near enough.
+    view = _View(unit_s, 72 * figure.get_size_inches()[0] * ax.get_position().width, span_s)
     ax.barh(range(measured.num_ranks), measured.makespan_s / unit_s, height=_HEIGHT, color=WAIT, zorder=0)
     _fill(ax, measured, view)
     _number(ax, measured, view)
@@ -82,12 +87,11 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
     ax.set_xlim(0, max(span_s / unit_s, 1e-9) * 1.005)
     ax.set_ylim(measured.num_ranks - 0.5, -0.5)
     ax.set_yticks(range(measured.num_ranks), [_rank_text(measured, rank) for rank in range(measured.num_ranks)])
-    ax.set_xlabel(f"time in {unit}\n{_sentence(measured, predicted)}")
+    ax.set_xlabel(f"time in {unit}\n{view.wrap(_sentence(measured, predicted))}", fontsize=9.5)
     ranks, batches = plural(measured.num_ranks, "rank"), plural(measured.num_microbatches, "micro-batch")
-    rows = _legend(ax, measured, predicted)
+    rows = _legend(ax, measured, predicted, view)
     source = f"{measured.source}, over {predicted.source}" if predicted else measured.source
-    title = fill(f"{source}: {ranks}, {batches}", _TITLE_CHARACTERS)
-    ax.set_title(title, fontsize=10, loc="left", pad=8 + 15 * rows)
+    ax.set_title(view.wrap(f"{source}: {ranks}, {batches}"), fontsize=10, loc="left", pad=8 + 15 * rows)
     plain(ax)
     return figure
 
@@ -187,7 +191,7 @@ def _against(measured: Timeline, predicted: Timeline) -> str:
     return f"{abs(more):.0%} {'more' if more > 0 else 'less'} than {expected}"
 
 
-def _legend(ax: Axes, measured: Timeline, predicted: Timeline | None) -> int:
+def _legend(ax: Axes, measured: Timeline, predicted: Timeline | None, view: _View) -> int:
     """Draw the legend above the rows; returns its number of lines."""
     kinds = {event.kind for event in measured.events}
     handles = []
@@ -204,11 +208,14 @@ def _legend(ax: Axes, measured: Timeline, predicted: Timeline | None) -> int:
         handles.append(Patch(color=EDGE, label="moves data"))
     if predicted:
         handles.append(Patch(facecolor="none", edgecolor=TEXT, label="predicted"))
+    widths = [_LEGEND_POINTS + 0.85 * _POINTS_PER_CHARACTER * len(str(handle.get_label())) for handle in handles]
+    in_one_row = sum(widths) <= view.width_points
+    num_columns = len(handles) if in_one_row else max(1, int(view.width_points / max(widths)))
     ax.legend(
-        handles=handles, fontsize=8, ncols=_LEGEND_COLUMNS, frameon=False, handlelength=1.6, columnspacing=1.4,
+        handles=handles, fontsize=8, ncols=num_columns, frameon=False, handlelength=1.6, columnspacing=1.4,
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0.2,
     )  # fmt: skip
-    return -(-len(handles) // _LEGEND_COLUMNS)
+    return -(-len(handles) // num_columns)
 
 
 def _stage_handles(of: Timeline) -> list[Patch]:

@@ -162,6 +162,16 @@ def test_nothing_lies_on_something_else_or_is_cut_off(ranks: int, schedule: str)
     assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
 
 
+def test_two_stand_side_by_side() -> None:
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    for ax, schedule in zip(figure.subplots(1, 2), ("interleaved_1f1b", "1f1b"), strict=True):
+        timeline(trained(schedule, 4, 8, per_rank=2 if schedule == "interleaved_1f1b" else 1), ax=ax)
+    figure.draw_without_rendering()
+    boxes = [ax.get_tightbbox() for ax in figure.axes]
+    assert not boxes[0].overlaps(boxes[1])
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
 def test_idle_time_stands_at_the_axis_and_at_each_rank() -> None:
     # 2 stages, 8 micro-batches: 1 of 9 slots is idle on each rank.
     (ax,) = timeline(fill_drain(2, 8), predicted=fill_drain(2, 1)).axes
