@@ -124,7 +124,13 @@ def policies_row(model: str, num_stages: int, policies: Mapping[str, Callable[..
     if math.isnan(best):
         return [model, str(num_stages), *("–" for _ in ("best", *policies, "any op"))]
     ratios = [over_best(policy, traced, num_stages, best) for policy in policies.values()]
-    return [model, str(num_stages), f"{1e3 * best:.3g}", *ratios, f"{best_s(traced, num_stages, 'op') / best:.2f}"]
+    return [
+        model,
+        str(num_stages),
+        f"{1e3 * best:#.3g}".rstrip("."),
+        *ratios,
+        f"{best_s(traced, num_stages, 'op') / best:.2f}",
+    ]
 
 
 # --- plans against workloads --------------------------------------------------------------------------

@@ -165,7 +165,8 @@ def accelerate_auto(traced: HasGraph | Graph, *, num_stages: int) -> Plan:
 
     As accelerate 1.15: it fills the devices in turn up to an equal share of the bytes and a buffer, and may leave some
     empty: the plan then has fewer stages, and its `policy` says so. A piece lies where that map puts most of its
-    bytes, but never before the piece that feeds it (the map puts a tied head on device 0, with the embedding).
+    bytes, but never before the piece that feeds it (the map puts a tied head on device 0, with the embedding). What
+    transformers 5 does for `from_pretrained(device_map="auto")` is the same with a larger buffer.
 
     Args:
         traced: A trace or its graph.
