@@ -120,3 +120,43 @@ def test_idle_ranks_go_and_the_next_run_starts_others(traced: Trace, monkeypatch
     assert pids(explorer) == ()
     assert explorer.run().step_s > 0
     explorer.close()
+
+
+def test_hardware_gives_times(traced: Trace) -> None:
+    explorer = pipelab.explore(traced, num_stages=2, hardware="t4-16gb")
+    assert explorer.hardware == explorer.plan.hardware == "t4-16gb"
+    assert all(stage.time_s for stage in explorer.plan.stages)
+    again = pipelab.explore(explorer.plan)
+    assert again.hardware == "t4-16gb"
+    assert pipelab.explore(explorer.plan, hardware="l4-24gb").hardware == "l4-24gb"
+    assert not pipelab.explore(traced, num_stages=2).plan.has_times
+
+
+def test_unknown_hardware_is_refused_before_anything_is_built(traced: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "Explorer", None)
+    with pytest.raises(InputError, match=r"hardware='t4' is not known\. It is one of: .*'t4-16gb'"):
+        pipelab.explore(traced, hardware="t4")
+
+
+def test_a_decode_step_is_planned_and_not_run() -> None:
+    config = pytest.importorskip("transformers").GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=50, bos_token_id=0, eos_token_id=0
+    )
+    traced = pipelab.trace_pretrained(config, batch_size=4, cache_len=8)
+    explorer = pipelab.explore(traced, num_stages=2, hardware="t4-16gb")
+    caches = [size for _, size in explorer._costs["held"]]
+    assert sum(caches) >= sum(stage.cache_bytes for stage in explorer.plan.stages) / 4 > 0  # of one row in four
+    with pytest.raises(LaunchError, match="Planning only: this is one decode step"):
+        explorer.run()
+
+
+def test_a_measured_model_opens_with_this_machines_times_and_predicts_the_run() -> None:
+    mine = pipelab.trace(nn.Sequential(*(nn.Linear(16, 16) for _ in range(4))).eval(), torch.randn(2, 16))
+    machine = pipelab.measure(mine, microbatch_sizes=(1,), device="cpu")
+    explorer = pipelab.explore(mine, num_stages=2)
+    assert explorer._costs["device"] == machine.description
+    report = explorer.run()
+    assert report.predicted is not None
+    assert explorer._report_state is not None
+    assert explorer._report_state["predicted"]["makespan_s"] == report.predicted.makespan_s
+    explorer.close()
