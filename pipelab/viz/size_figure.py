@@ -1,24 +1,46 @@
 """`stage_sizes`: what each stage keeps in memory and what it sends, as bars."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipelab.plan import Plan, shorten
-from pipelab.units import format_bytes, format_count, plural
+from pipelab.costs import Costs, default_microbatches, rows_of
+from pipelab.hardware import devices_of
+from pipelab.plan import Plan, Stage, shorten
+from pipelab.units import format_bytes, format_count, format_seconds, plural
 from pipelab.viz.figures import axes_for, plain
-from pipelab.viz.palette import EDGE, stage_colour
+from pipelab.viz.palette import EDGE, TEXT, stage_colour
 
-_BAR = 0.26
+_SHARE = 0.84  # of a row, that its bars take
+_NEAR = 1.5  # times what is needed: a capacity beyond that is told, not drawn
 _MAX_LABEL = 32
+_SENT: dict[str, Any] = {"facecolor": "none", "edgecolor": EDGE, "hatch": "////"}
+_NEEDED: dict[str, Any] = {"facecolor": "white", "edgecolor": TEXT, "linewidth": 1.0}
+_BEYOND: dict[str, Any] = {**_NEEDED, "hatch": "xxxxxx"}
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a stage needs of its device for one micro-batch, and what the device holds."""
+
+    needed: float
+    held: float
+
+    @property
+    def text(self) -> str:
+        excess = ": too much" if self.needed > self.held else ""
+        return f"{format_bytes(self.needed)} of {format_bytes(self.held)}{excess}"
 
 
 def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
     """Per stage: bytes of its weights, of its activations at their peak, and of what it sends on.
 
-    Activations and what is sent are those of the traced batch, all at once; micro-batches take their share.
+    Activations and what is sent are those of the traced batch, all at once; micro-batches take their share. Where the
+    plan has hardware or the model was measured, also what a stage needs of its device's memory, hatched beyond what
+    that holds, for a micro-batch of the size a run has when nobody says.
 
     Args:
         plan: The plan to draw.
@@ -33,44 +55,94 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
         >>> len(pipelab.viz.stage_sizes(plan).axes)
         1
     """
-    stages = plan.stages
-    height_in = 1.1 + 0.72 * len(stages)
+    stages, memories = plan.stages, _memories(plan)
+    num_lanes = 4 if memories else 3
+    height_in = 1.3 + 0.24 * num_lanes * len(stages)
     figure, ax = axes_for(ax, 9, height_in)
-    sent = [*(boundary.num_bytes for boundary in plan.boundaries), 0]
+    sent = [*(boundary.num_bytes for boundary in plan.boundaries), None]
     for stage in stages:
-        colour = stage_colour(stage.index)
-        bars: list[tuple[int, dict[str, Any]]] = [
-            (stage.param_bytes + stage.buffer_bytes, {"color": colour}),
-            (stage.activation_bytes, {"color": colour, "alpha": 0.5}),
-            (sent[stage.index], {"facecolor": "none", "edgecolor": EDGE, "hatch": "////"}),
-        ]
-        for number, (num_bytes, style) in enumerate(bars[: 2 if stage.index == len(stages) - 1 else 3]):
-            y = stage.index + (number - 1) * (_BAR + 0.02)
-            ax.barh(y, num_bytes, height=_BAR, **style)
-            ax.annotate(
-                format_bytes(num_bytes), (num_bytes, y), (4, 0), textcoords="offset points", va="center", fontsize=8
-            )
-    ax.set_yticks(range(len(stages)), [_label(plan, index) for index in range(len(stages))], fontsize=9)
+        pitch = _SHARE / num_lanes
+        middles = [stage.index + (lane - (num_lanes - 1) / 2) * pitch for lane in range(num_lanes)]
+        colour, held = stage_colour(stage.index), stage.param_bytes + stage.buffer_bytes + stage.cache_bytes
+        _bar(ax, middles[0], pitch, held, color=colour)
+        _bar(ax, middles[1], pitch, stage.activation_bytes, color=colour, alpha=0.5)
+        if memories:
+            _memory_bar(ax, middles[2], pitch, memories[stage.index])
+        if (num_bytes := sent[stage.index]) is not None:
+            _bar(ax, middles[-1], pitch, num_bytes, **_SENT)
+    marked = _bottleneck(stages)
+    ax.set_yticks(range(len(stages)), [_label(stage, stage.index == marked) for stage in stages], fontsize=9)
+    ax.get_yticklabels()[marked].set_fontweight("bold")
     ax.set_ylim(len(stages) - 0.5, -0.5)
     ax.xaxis.set_major_formatter(lambda num_bytes, _: format_bytes(num_bytes))
-    ax.margins(x=0.12)
-    ax.set_title(f"{plan.graph.model} in {plural(plan.num_stages, 'stage')}, {plan.policy}", fontsize=10, loc="left")
+    ax.locator_params(axis="x", nbins=5)
+    ax.margins(x=0.35 if memories else 0.12)
+    title = f"{plan.graph.model} in {plural(plan.num_stages, 'stage')}, {plan.policy}\n{plan.verdict}"
+    ax.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
     ax.legend(
-        handles=[
-            Patch(color=EDGE, label="weights"),
-            Patch(color=EDGE, alpha=0.5, label=f"activations (batch of {plan.graph.batch_size})"),
-            Patch(facecolor="none", edgecolor=EDGE, hatch="////", label="sent to the next stage"),
-        ],
-        fontsize=8, ncols=3, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.35 / height_in),
+        handles=_legend(plan, memories), fontsize=8, ncols=3, frameon=False, loc="upper left",
+        bbox_to_anchor=(0, -0.35 / height_in),
     )  # fmt: skip
     plain(ax)
     return figure
 
 
-def _label(plan: Plan, index: int) -> str:
-    stage = plan.stages[index]
+def _memories(plan: Plan) -> list[_Memory]:
+    """Per stage; none where no device is known."""
+    if not plan.has_times:
+        return []
+    graph = plan.graph
+    rows = rows_of(graph.batch_size, default_microbatches(graph.batch_size, plan.num_stages))
+    devices = devices_of(plan.hardware, graph, plan.num_stages)
+    return [
+        _Memory(Costs.of(graph, device, rows).memory_bytes(*bounds), device.memory_bytes)
+        for device, bounds in zip(devices, plan.bounds, strict=True)
+    ]
+
+
+def _bar(ax: Axes, y: float, pitch: float, num_bytes: int, **style: Any) -> None:
+    ax.barh(y, num_bytes, height=pitch - 0.02, **style)
+    ax.annotate(format_bytes(num_bytes), (num_bytes, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _memory_bar(ax: Axes, y: float, pitch: float, memory: _Memory) -> None:
+    """What is needed, and a line at what the device holds if it is not far."""
+    needed, held = memory.needed, memory.held
+    ax.barh(y, needed, height=pitch - 0.02, **_NEEDED)
+    if needed > held:
+        ax.barh(y, needed - held, pitch - 0.02, held, **_BEYOND)
+    near = held < _NEAR * needed
+    if near:
+        ax.plot([held, held], [y - 0.6 * pitch, y + 0.6 * pitch], color=TEXT, linewidth=1.6)
+    end = (max(needed, held) if near else needed, y)
+    ax.annotate(memory.text, end, (4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _bottleneck(stages: tuple[Stage, ...]) -> int:
+    """The stage the plan's verdict names: the slowest, or while there are no times the one with most parameters."""
+    costs = [stage.num_params if stage.time_s is None else stage.time_s for stage in stages]
+    return costs.index(max(costs))
+
+
+def _label(stage: Stage, marked: bool) -> str:
     holds = shorten(stage.labels) or "empty"
     holds = holds if len(holds) <= _MAX_LABEL else f"{holds[: _MAX_LABEL - 1]}…"
+    text = f"stage {stage.index}: {holds}\n{format_count(stage.num_params)} parameters"
+    if stage.time_s is not None:
+        text += f", {format_seconds(stage.time_s)}{', slowest' if marked else ''}"
     # A dollar sign would start a formula.
-    text = f"stage {index}: {holds}\n{format_count(stage.num_params)} parameters"
     return text.replace("$", r"\$")
+
+
+def _legend(plan: Plan, memories: list[_Memory]) -> list[Patch]:
+    weights = "weights and caches" if plan.graph.caches else "weights"
+    handles = [
+        Patch(color=EDGE, label=weights),
+        Patch(color=EDGE, alpha=0.5, label=f"activations (batch of {plan.graph.batch_size})"),
+        Patch(**_SENT, label="sent to the next stage"),
+    ]
+    if memories:
+        handles.append(Patch(**_NEEDED, label="needed in all, per micro-batch"))
+    if any(memory.needed > memory.held for memory in memories):
+        handles.append(Patch(**_BEYOND, label="more than the device holds"))
+    return handles

@@ -1,9 +1,14 @@
 """The bars of `stage_sizes` are the plan's numbers."""
 
+from dataclasses import replace
+
 import pytest
 from graphs import gpt2_graph, mlp_graph
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from pipelab.costs import Costs
+from pipelab.hardware import Hardware
 from pipelab.policies import equal_size, uniform
 from pipelab.units import format_bytes
 from pipelab.viz import stage_sizes
@@ -41,6 +46,29 @@ def test_any_number_of_stages_can_be_drawn(num_stages: int) -> None:
 def test_an_empty_stage_is_drawn_as_empty() -> None:
     (ax,) = stage_sizes(equal_size(mlp_graph(3), num_stages=4)).axes
     assert ax.get_yticklabels()[3].get_text() == "stage 3: empty\n0 parameters"
+
+
+def test_with_hardware_memory_stands_against_what_the_device_holds() -> None:
+    small = Hardware("small", 900_000, {"float32": 1e12}, 1e11, 1e10, 1e-5, reserve_bytes=0)
+    plan = replace(uniform(GPT2, num_stages=3), hardware=small)
+    needed = [Costs.of(GPT2, small, 1).memory_bytes(*bounds) for bounds in plan.bounds]
+    (ax,) = stage_sizes(plan).axes
+    hatched = [bar for bar in ax.patches if isinstance(bar, Rectangle) and bar.get_hatch() == "xxxxxx"]
+    beyond = [bar.get_x() + bar.get_width() for bar in hatched]
+    assert beyond == pytest.approx([num_bytes for num_bytes in needed if num_bytes > 900_000])
+    assert 0 < len(beyond) < 3
+    texts = [text.get_text() for text in ax.texts if " of 900 kB" in text.get_text()]
+    assert [text.endswith(": too much") for text in texts] == [num_bytes > 900_000 for num_bytes in needed]
+
+
+def test_the_bottleneck_is_bold_and_named() -> None:
+    plan = replace(uniform(GPT2, num_stages=3), hardware="h100-80gb")
+    (ax,) = stage_sizes(plan).axes
+    slowest = max(plan.stages, key=lambda stage: stage.time_s or 0).index
+    labels = ax.get_yticklabels()
+    assert [label.get_fontweight() == "bold" for label in labels] == [index == slowest for index in range(3)]
+    assert labels[slowest].get_text().endswith(", slowest")
+    assert plan.verdict in ax.get_title(loc="left")
 
 
 def test_it_draws_on_axes_of_the_caller() -> None:
