@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AttentionInterface
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
@@ -20,8 +21,14 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
     EncoderDecoderCache,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pipelab.errors import TraceError
+
+# Fused attention without a mask: one token looks at all that is cached, unless attention is chunked. Untraced,
+# transformers makes no mask for it either; traced it does, and then repeats keys and values that heads share.
+_ONE_TOKEN = "pipelab_one_token"
+AttentionInterface.register(_ONE_TOKEN, sdpa_attention_forward)
 
 _PREFILL_ONLY = "It can be planned for whole sequences only: leave cache_len out."
 
@@ -153,8 +160,11 @@ class DecodeStep:
         first = {name: tokens.get(name, torch.zeros_like(like, device="cpu")) for name, like in self.tokens.items()}
         return {**first, **{name: torch.zeros_like(like, device=device) for name, like in self.caches.items()}}
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: Any) -> None:
         """Make the step the model's `forward`, so that module paths remain the model's own."""
+        chunked = getattr(model.config.get_text_config(decoder=True), "attention_chunk_size", None)
+        if model.config._attn_implementation == "sdpa" and not chunked:
+            model.set_attn_implementation(_ONE_TOKEN)
         forward = model.forward
 
         def step(**given: Tensor) -> Tensor:
@@ -206,7 +216,7 @@ def _pair(tensors: Mapping[str, Tensor], prefix: str, index: int) -> tuple[Tenso
     return None if keys is None or values is None else (keys, values)
 
 
-def _slots(model: nn.Module, like: Any, cache_len: int, tensors: tuple[Tensor, Tensor] | None) -> Any:
+def _slots(model: Any, like: Any, cache_len: int, tensors: tuple[Tensor, Tensor] | None) -> Any:
     """A layer with slots in the place of the one that generation would use."""
     if type(like) is DummyLayer:
         return like
