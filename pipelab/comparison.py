@@ -113,8 +113,10 @@ class Comparison:
         counted = (
             "time of the dearest stage, with transfers" if self.objective == "time" else "largest stage's parameters"
         )
+        unlimited = any(entry.misfits for entry in self.entries) or "optimal" in self.refused
         return (
-            f"Above optimal: {counted}, beside the best split between blocks into as many stages. "
+            f"Above optimal: {counted}, beside the best split between blocks into as many stages"
+            f"{', or the best with room for everything if none fits' if unlimited else ''}. "
             "Cuts inside blocks can be below it.",
             "Memory: weights, caches, activations of one micro-batch at their peak, and the device's own.",
             *(_policy_text(entry) for entry in self.entries if entry.plan.policy != entry.name),
@@ -123,7 +125,10 @@ class Comparison:
     @property
     def refusals(self) -> tuple[str, ...]:
         """The policies that made no plan, with their reasons."""
-        return tuple(f"{name} makes no plan: {reason}" for name, reason in self.refused.items())
+        return tuple(
+            reason if reason.startswith(name) else f"{name} makes no plan: {reason}"
+            for name, reason in self.refused.items()
+        )
 
     def __repr__(self) -> str:
         header = ["plan", "stages", "most parameters", "bottleneck", "step", "idle", "fullest memory", "sends",

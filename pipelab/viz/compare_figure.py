@@ -26,6 +26,7 @@ _WIDTH, _MARGIN, _LEFT, _GAP = 12.0, 0.12, 1.72, 0.1
 _ALL = _WIDTH - 2 * _MARGIN
 _TITLE, _HEADER, _BETWEEN, _LINE = 0.27, 0.24, 0.28, 0.19
 _FOOT, _FOOT_LINE = 0.3, 0.155
+_LETTERS = 155  # of a title, at 9 points
 
 
 def compare(plans: Comparison | Mapping[str, Plan | Report] | Sequence[Plan | Report]) -> Figure:
@@ -104,15 +105,18 @@ class _Page:
 
     def _title(self, entry: Contender, top: float) -> None:
         ax = self._axes(_MARGIN, top, _ALL, _TITLE)
-        name = ax.text(0, 0.5, literal(entry.name), fontsize=10, fontweight="bold", va="center")
-        summary = literal(self._summary(entry))
-        ax.annotate(summary, (1, 0.5), (10, 0), xycoords=name, textcoords="offset points", fontsize=9, va="center")
+        name, summary = cut_off(entry.name), self._summary(entry)
+        bold = ax.text(0, 0.5, literal(name), fontsize=10, fontweight="bold", va="center")
+        ax.annotate(
+            literal(summary), (1, 0.5), (10, 0), xycoords=bold, textcoords="offset points", va="center",
+            fontsize=9 * min(1, (_LETTERS - 1.3 * len(name)) / len(summary)),
+        )  # fmt: skip
 
     def _summary(self, entry: Contender) -> str:
         of = self.comparison
-        beside = "the best" if entry is of.best else more_text(of.more(entry), of.best.name)
+        beside = "the best" if entry is of.best else more_text(of.more(entry), cut_off(of.best.name))
         step = f"{format_seconds(entry.step_s)} per step predicted"
-        count = f"{format_count(entry.regret.cost)} parameters in its largest stage"
+        count = f"{format_count(entry.regret.cost)} parameters at most"
         idle = f"ranks idle {entry.predicted.bubble_fraction:.0%}"
         parts = (
             f"{entry.above_text} optimal",

@@ -70,7 +70,19 @@ def widths_of(ax: Axes) -> list[float]:
 
 @pytest.mark.parametrize(("graph", "num_stages"), [(GPT2, 2), (GPT2, 8), (LARGE, 16)])
 def test_no_text_lies_over_another_or_beyond_the_page(graph: Graph, num_stages: int) -> None:
-    figure = compare(comparison_of(graph, num_stages))
+    check_texts(compare(comparison_of(graph, num_stages)))
+
+
+def test_long_names_reports_and_unlike_devices_find_room() -> None:
+    report = made_up_report(uniform(GPT2, num_stages=3), num_microbatches=4)
+    plan = split_at(GPT2, ["transformer.h.5", "transformer.h.11.mlp"])
+    small = Hardware("a device with $ in its rather long name", 1.2e9, {"float32": 1e18}, 1e18, 1e5, 0.1)
+    plans = {"what a first attempt of mine came to": report, "what a second attempt of mine came to": plan}
+    check_texts(compare(side_by_side(plans, hardware=[small, small, "h100-80gb"], num_microbatches=8)))
+    check_texts(compare(side_by_side(plans, num_microbatches=8)))
+
+
+def check_texts(figure: Figure) -> None:
     boxes = boxes_of(figure)
     width, height = figure.get_size_inches() * figure.dpi
     assert [text for text, box in boxes if min(box.x0, box.y0, width - box.x1, height - box.y1) < 0] == []
