@@ -979,6 +979,7 @@ const HELP = [
   ["Esc", "give up a drag"],
   ["Ribbon", "the model from input to output; a piece is as wide as its parameters"],
   ["Boxes", "one per stage; the number on an arrow is what crosses that boundary, per batch"],
+  ["Times", "of one micro-batch; a box's bar is its share of the bottleneck's time; hatched: more than the device holds"],
   ["Uniform", "the same number of blocks in each stage"],
   ["Equal size", "PiPPy's greedy policy: a stage is full at total ÷ stages, the last one takes the rest"],
   ["Threshold", "PiPPy's other one: at most so many parameters per stage, as many stages as it takes"],
@@ -1131,7 +1132,7 @@ class View {
 
   layout(width = this.width ?? 872) {
     this.width = width;
-    this.root.classList.toggle("pl-slim", width < 760);
+    this.root.classList.toggle("pl-slim", width < 800);
     this.ruler.use(this.host);
     this.ribbon.layout(width);
     this.stages.layout(this.cuts.length + 1, width);
