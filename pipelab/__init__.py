@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelab import viz as viz
+    from pipelab.certificates import Certificate as Certificate
     from pipelab.comparison import Comparison as Comparison
     from pipelab.errors import PipelabError as PipelabError
     from pipelab.events import Event as Event
     from pipelab.events import Timeline as Timeline
+    from pipelab.frontiers import Frontier as Frontier
+    from pipelab.frontiers import FrontierPoint as FrontierPoint
+    from pipelab.frontiers import frontier as frontier
     from pipelab.graph import Graph as Graph
     from pipelab.hardware import Hardware as Hardware
     from pipelab.hardware import Measurement as Measurement
     from pipelab.lab import compare as compare
     from pipelab.lab import explore as explore
+    from pipelab.landscapes import Landscape as Landscape
+    from pipelab.landscapes import landscape as landscape
     from pipelab.launch.controller import Pipeline as Pipeline
     from pipelab.launch.controller import start as start
     from pipelab.launch.probing import measure as measure
     from pipelab.marks import pipe_split as pipe_split
+    from pipelab.mixtures import optimal_mix as optimal_mix
     from pipelab.plan import Plan as Plan
     from pipelab.planner import Regret as Regret
     from pipelab.planner import optimal as optimal
@@ -41,10 +48,14 @@ __version__ = "0.1.0"
 
 # Loaded on first use: a rank process imports this package and must not pay for widgets or figures.
 _HOME = {
+    "Certificate": "certificates",
     "Comparison": "comparison",
     "Event": "events",
+    "Frontier": "frontiers",
+    "FrontierPoint": "frontiers",
     "Graph": "graph",
     "Hardware": "hardware",
+    "Landscape": "landscapes",
     "Measurement": "hardware",
     "PipelabError": "errors",
     "Pipeline": "launch.controller",
@@ -57,8 +68,11 @@ _HOME = {
     "compare": "lab",
     "equal_size": "policies",
     "explore": "lab",
+    "frontier": "frontiers",
+    "landscape": "landscapes",
     "measure": "launch.probing",
     "optimal": "planner",
+    "optimal_mix": "mixtures",
     "pipe_split": "marks",
     "regret": "planner",
     "simulate": "simulator",
@@ -71,10 +85,14 @@ _HOME = {
 }
 
 __all__ = [
+    "Certificate",
     "Comparison",
     "Event",
+    "Frontier",
+    "FrontierPoint",
     "Graph",
     "Hardware",
+    "Landscape",
     "Measurement",
     "PipelabError",
     "Pipeline",
@@ -87,8 +105,11 @@ __all__ = [
     "compare",
     "equal_size",
     "explore",
+    "frontier",
+    "landscape",
     "measure",
     "optimal",
+    "optimal_mix",
     "pipe_split",
     "regret",
     "simulate",

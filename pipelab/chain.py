@@ -37,6 +37,17 @@ class StageCosts:
     limit: float = float("inf")
     held: float = 0.0
 
+    def between(self, starts: IntArray, stops: IntArray) -> FloatArray:
+        """What work and transfers cost from starts to stops, entry by entry."""
+        work = self.work[stops] - self.work[starts] + self.fixed
+        receive, send = self.receive[starts], self.send[stops]
+        return np.maximum(np.maximum(work, receive), send) if self.overlap else receive + work + send
+
+    @cached_property
+    def latest_is_best(self) -> bool:
+        """Whether a stage that starts later never costs more, as far as its work goes."""
+        return self.overlap or not self.receive.any()
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -68,15 +79,20 @@ class Chain:
 
     def costs(self, stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
         """Costs of a stage for every start and stop, infinite where it may not be: shape (starts, stops)."""
-        of = self.stages[stage]
-        work = of.work[stops][None, :] - of.work[starts][:, None] + of.fixed
-        receive, send = of.receive[starts][:, None], of.send[stops][None, :]
-        costs = np.maximum(np.maximum(work, receive), send) if of.overlap else receive + work + send
-        if self.measure is not None:
-            costs = np.maximum(costs, self.measure.sizes(starts, stops) + of.fixed)
+        if self.measure is None:
+            costs = self.stages[stage].between(starts[:, None], stops[None, :])
+        else:
+            costs = self.measure.sizes(starts, stops) + self.stages[stage].fixed
         costs[self.limits(stage)[stops][None, :] > starts[:, None]] = np.inf
         costs[starts[:, None] >= stops[None, :]] = np.inf
         return costs
+
+    def shares(self, stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
+        """The part of those costs that the stages share out among them: the work or the size, without transfers."""
+        if self.measure is not None:
+            return self.measure.sizes(starts, stops)
+        work = self.stages[stage].work
+        return work[stops][None, :] - work[starts][:, None]
 
     def cost(self, stage: int, start: int, stop: int) -> float:
         """Cost of one stage between two candidates; infinite where it may not be."""
@@ -143,7 +159,7 @@ class Chain:
         single = float(np.min([np.diff(of.work) + of.fixed for of in self.stages], axis=0).max())
         if self.measure is None:
             return max(shared, single)
-        return max(shared, single, self.measure.largest_segment() + min(of.fixed for of in self.stages))
+        return max(shared, single, float(self.measure.segments().max()) + min(of.fixed for of in self.stages))
 
     @cached_property
     def upper_bound(self) -> float:

@@ -38,21 +38,24 @@ def minimise(chain: Chain) -> Optimum | None:
     if found is None:
         return None
     low, high, cuts = found
+    raised = False
     while high - low > _CLOSE * high:
-        bound = (low + high) / 2
+        # Sizes take few values: once a bound in between was refused, the split at hand may well be the best.
+        bound = high - chain.margin(high) if raised and chain.measure is not None else (low + high) / 2
+        raised = False
         reached = reachable(chain, bound)
         if is_kept(chain, reached):
-            cuts = _cuts_within(chain, reached, bound)
+            cuts = split_within(chain, reached, bound)
             high = min(chain.bottleneck(cuts), bound)
         else:
-            low = bound
+            low, raised = bound, True
     while True:
         cost = chain.bottleneck(cuts)
         refused = cost - chain.margin(cost) if cost > 0 else -1.0
         reached = reachable(chain, refused, prune=False)
         if not is_kept(chain, reached):
             return Optimum(cuts, cost, refused, tuple(reached))
-        cuts = _cuts_within(chain, reached, refused)
+        cuts = split_within(chain, reached, refused)
 
 
 def _first_kept(chain: Chain) -> tuple[float, float, tuple[int, ...]] | None:
@@ -64,7 +67,7 @@ def _first_kept(chain: Chain) -> tuple[float, float, tuple[int, ...]] | None:
     while True:
         reached = reachable(chain, bound)
         if is_kept(chain, reached):
-            cuts = _cuts_within(chain, reached, bound)
+            cuts = split_within(chain, reached, bound)
             return low, chain.bottleneck(cuts), cuts
         if bound >= most:
             return None
@@ -123,29 +126,38 @@ def _step(chain: Chain, stage: int, starts: IntArray, bound: float, least: int, 
     least = max(least, first + 1)
     if least > most:
         return starts[:0]
-    stops = slice(least, most + 1)
-    keys = np.full(most - first, -np.inf)
-    starts = starts[starts < most]
-    keys[starts - first] = of.work[starts] if of.overlap else of.work[starts] - of.receive[starts]
-    lows = chain.lows(stage, bound)[stops]
-    if lows[-1] <= first:
-        best = np.maximum.accumulate(keys)[least - 1 - first :]
+    starts, stops = starts[starts < most], slice(least, most + 1)
+    lows, send = chain.lows(stage, bound)[stops], of.send[stops]
+    needed = of.work[stops] + (of.fixed - bound) + (0.0 if of.overlap else send)
+    if of.latest_is_best:
+        latest = np.zeros(most - first, dtype=np.int64)
+        latest[starts - first] = starts
+        start = np.maximum.accumulate(latest)[least - 1 - first :]
+        reached = (start >= lows) & (of.work[start] >= needed)
     else:
-        best = window_max(keys, np.maximum(lows - first, 0), np.arange(least - first, most + 1 - first))
-    needed, send = of.work[stops] + (of.fixed - bound), of.send[stops]
-    reached = (best >= needed) & (send <= bound) if of.overlap else best >= needed + send
+        keys = np.full(most - first, -np.inf)
+        keys[starts - first] = of.work[starts] - of.receive[starts]
+        reached = _largest(keys, lows - first, least - first) >= needed
+    if of.overlap:
+        reached &= send <= bound
     ends: IntArray = np.flatnonzero(reached) + least
     return ends
 
 
-def _cuts_within(chain: Chain, reached: list[IntArray], bound: float) -> tuple[int, ...]:
+def _largest(keys: FloatArray, lows: IntArray, least: int) -> FloatArray:
+    """For each stop from `least` on, the largest key from its low up to before it."""
+    if lows[-1] <= 0:
+        return np.maximum.accumulate(keys)[least - 1 :]
+    return window_max(keys, np.maximum(lows, 0), np.arange(least, len(keys) + 1))
+
+
+def split_within(chain: Chain, reached: list[IntArray], bound: float) -> tuple[int, ...]:
     """A split within a bound, from the sets of a sweep that came to the end."""
     stop, cuts = chain.num_segments, []
     for stage in range(chain.num_stages - 1, 0, -1):
-        starts, of = reached[stage - 1], chain.stages[stage]
+        starts = reached[stage - 1]
         starts = starts[(starts >= chain.lows(stage, bound)[stop]) & (starts < stop)]
-        work = of.work[stop] - of.work[starts] + of.fixed
-        costs = np.maximum(work, of.receive[starts]) if of.overlap else work + of.receive[starts]
+        costs = chain.stages[stage].between(starts, np.array(stop))
         stop = int(starts[len(starts) - 1 - int(np.argmin(costs[::-1]))])  # the latest of the cheapest
         cuts.append(stop)
     return tuple(reversed(cuts))

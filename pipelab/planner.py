@@ -9,15 +9,15 @@ from pipelab.certificates import Certificate, certificate_of, why_nothing_is_bet
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike, has_costs
-from pipelab.minmax import Optimum, minimise, reachable
+from pipelab.minmax import Optimum, minimise
 from pipelab.plan import HasGraph, Plan, graph_of
-from pipelab.polishing import fewest_bytes
+from pipelab.polishing import polish
 from pipelab.problem import MemoryLimit, Objective, Problem, check_num_stages, pose
 from pipelab.refusals import refusal
 from pipelab.units import format_bytes
 
 # Times are known no better than this: within it, fewer bytes on the wire are worth more. Counts are exact.
-_TIME_TOLERANCE = 0.005
+TIME_TOLERANCE = 0.005
 
 
 def optimal(
@@ -81,10 +81,9 @@ def optimal(
 
 def polished(problem: Problem, found: Optimum) -> Plan:
     """The plan of an optimum: of all that are as good, the one with the fewest bytes on the wire."""
-    tolerance = _TIME_TOLERANCE if problem.objective == "time" else 0.0
+    tolerance = TIME_TOLERANCE if problem.objective == "time" else 0.0
     bound = found.cost * (1 + tolerance) + problem.chain.margin(found.cost)
-    ends = reachable(problem.chain, bound)
-    cuts = fewest_bytes(problem.chain.costs, ends, problem.num_bytes, bound, found.cuts)
+    cuts = polish(problem.chain, problem.num_bytes, bound, found.cuts)
     return problem.plan(cuts, f"optimal by {problem.basis}")
 
 

@@ -4,50 +4,57 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pipelab.chain import Chain
 from pipelab.graph import IntArray
+from pipelab.minmax import reachable, window_max
 from pipelab.windows import FloatArray
 
 CostsOf = Callable[[int, IntArray, IntArray], FloatArray]
-_FIRST_TRY = 256
+# So many candidates are compared pair by pair; more are thinned out once the fewest bytes are known.
+_FEW = 128
 
 
-def fewest_bytes(
-    costs: CostsOf, ends: Sequence[IntArray], num_bytes: IntArray, bound: float, cuts: tuple[int, ...]
-) -> tuple[int, ...]:
-    """The split within a bound with the fewest bytes; exact, though it first tries the narrowest candidates alone.
+def polish(chain: Chain, num_bytes: IntArray, bound: float, cuts: tuple[int, ...]) -> tuple[int, ...]:
+    """The split within a bound with the fewest bytes on the wire.
+
+    Where there are more than a few candidates it may be that another split with as few bytes is more even.
 
     Args:
-        costs: Costs of a stage for every start and stop: shape (starts, stops).
-        ends: Per stage, the candidates it may end at.
+        chain: The chain.
         num_bytes: Bytes on the wire at each candidate, 0 at both ends.
         bound: What no stage may exceed.
         cuts: A split within the bound.
     """
     if not cuts:
         return cuts
-    inner = np.unique(np.concatenate([*ends[:-1], np.array(cuts)]))
-    others = (len(cuts) - 1) * int(num_bytes[inner].min())  # what the other cuts take at least
-    inner = inner[num_bytes[inner] <= int(num_bytes[list(cuts)].sum()) - others]
-    scattered = inner * 2654435761 % 2**32  # so that a first try finds candidates everywhere
-    inner = inner[np.lexsort((scattered, num_bytes[inner]))]
-    count = _FIRST_TRY
-    while True:
-        kept = np.sort(inner[:count])
-        sets = [np.union1d(np.intersect1d(of, kept), [cut]) for of, cut in zip(ends[:-1], cuts, strict=True)]
-        found = _cheapest(costs, [*sets, np.array([len(num_bytes) - 1])], num_bytes, bound)
-        if count >= len(inner) or num_bytes[list(found)].sum() <= num_bytes[inner[count]] + others:
-            return found
-        count *= 2
+    ends = reachable(chain, bound)
+    inner = np.unique(np.concatenate(ends[:-1]))
+    if len(inner) > _FEW:
+        cuts = _fewest_bytes(chain, ends, num_bytes, bound)
+        scattered = inner * 2654435761 % 2**32
+        inner = np.sort(inner[np.lexsort((scattered, num_bytes[inner]))[:_FEW]])
+        ends = [*(np.union1d(np.intersect1d(of, inner), [cut]) for of, cut in zip(ends, cuts, strict=False)), ends[-1]]
+    return even(chain.costs, chain.shares, ends, num_bytes, bound)
 
 
-def _cheapest(costs: CostsOf, ends: Sequence[IntArray], num_bytes: IntArray, bound: float) -> tuple[int, ...]:
-    """Stage by stage: the fewest bytes up to each end, then the least sum of squared costs."""
+def even(
+    costs: CostsOf, shares: CostsOf, ends: Sequence[IntArray], num_bytes: IntArray | FloatArray, bound: float
+) -> tuple[int, ...]:
+    """The split with the fewest bytes and, of those, the least sum of squared shares; stage by stage.
+
+    Args:
+        costs: Costs of a stage for every start and stop: shape (starts, stops).
+        shares: In the same way, what is to be shared out evenly; no more than the costs.
+        ends: Per stage, the candidates it may end at; some split of them is within the bound.
+        num_bytes: Bytes on the wire at each candidate.
+        bound: What no stage may exceed.
+    """
     starts, totals = np.zeros(1, dtype=np.int64), np.zeros(1)
     origins: list[IntArray] = []
     for stage, stops in enumerate(ends):
         cost = costs(stage, starts, stops)
         # The squares of all stages together stay below one byte.
-        steps = num_bytes[stops] * (len(ends) + 1.0) + (cost / (bound or 1.0)) ** 2
+        steps = num_bytes[stops] * (len(ends) + 1.0) + (shares(stage, starts, stops) / (bound or 1.0)) ** 2
         sums = np.where(cost <= bound, totals[:, None] + steps, np.inf)
         origins.append(np.argmin(sums, axis=0))
         starts, totals = stops, sums.min(axis=0)
@@ -56,3 +63,49 @@ def _cheapest(costs: CostsOf, ends: Sequence[IntArray], num_bytes: IntArray, bou
         index = int(origins[stage][index])
         cuts.append(int(ends[stage - 1][index]))
     return tuple(reversed(cuts))
+
+
+def _fewest_bytes(chain: Chain, ends: Sequence[IntArray], num_bytes: IntArray, bound: float) -> tuple[int, ...]:
+    """The fewest bytes up to each end of each stage, by windows of starts, then back along them."""
+    starts = np.zeros(1, dtype=np.int64)
+    totals = np.full(chain.num_segments + 1, np.inf)
+    totals[0] = 0
+    kept = [(starts, totals)]
+    for stage, stops in enumerate(ends[:-1]):
+        least = _least(chain, stage, totals, starts, stops, bound)
+        totals = np.full(chain.num_segments + 1, np.inf)
+        totals[stops] = least + num_bytes[stops]
+        starts = stops[np.isfinite(least)]
+        kept.append((starts, totals))
+    stop, cuts = chain.num_segments, []
+    for stage in range(chain.num_stages - 1, 0, -1):
+        starts, totals = kept[stage]
+        starts = starts[(starts >= chain.lows(stage, bound)[stop]) & (starts < stop)]
+        starts = starts[chain.stages[stage].between(starts, np.array(stop)) <= bound]
+        stop = int(starts[np.argmin(totals[starts])])
+        cuts.append(stop)
+    return tuple(reversed(cuts))
+
+
+def _least(chain: Chain, stage: int, totals: FloatArray, starts: IntArray, stops: IntArray, bound: float) -> FloatArray:
+    """The least total over the starts from which a stage gets to each stop within a bound.
+
+    All starts from `sure` on do, as far as work goes; with transfers in turn, those between `first` and `sure` do if
+    they receive little.
+    """
+    of = chain.stages[stage]
+    if of.overlap:
+        totals = np.where(of.receive <= bound, totals, np.inf)
+    lows = chain.lows(stage, bound)[stops]
+    needed = of.work[stops] + (of.fixed - bound) + (0 if of.overlap else of.send[stops])
+    most = 0.0 if of.overlap else float(of.receive[starts].max())
+    first = np.maximum(np.searchsorted(of.work, needed), lows)
+    sure = np.minimum(np.maximum(np.searchsorted(of.work, needed + most), lows), stops)
+    least = -window_max(-totals, sure, stops)
+    if not of.overlap:
+        keys = of.work - of.receive
+        for back in range(1, int((sure - first).max(initial=0)) + 1):
+            start = np.maximum(sure - back, 0)
+            possible = (sure - back >= first) & (keys[start] >= needed)
+            least = np.where(possible, np.minimum(least, totals[start]), least)
+    return least

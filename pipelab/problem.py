@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Literal, get_args
 
@@ -74,14 +75,14 @@ class Problem:
         """What a stage between two candidates holds, with what its device holds anyway."""
         return self.memory.size(start, stop) + self.chain.stages[stage].held
 
+    def largest_memory(self, cuts: Iterable[int]) -> float:
+        """What the fullest stage of a split holds."""
+        edges = pairwise((0, *cuts, len(self.positions) - 1))
+        return max(self.memory_bytes(k, *edge) for k, edge in enumerate(edges))
+
     def text(self, cost: float) -> str:
         """A stage's cost, with its unit."""
-        if self.objective == "params":
-            return f"{format_count(cost)} parameters"
-        if self.objective == "flops":
-            count = format_count(cost)
-            return f"{count}FLOPs" if count[-1].isalpha() else f"{count} FLOPs"
-        return format_seconds(cost) if self.objective == "time" else format_bytes(cost)
+        return cost_text(self.objective, cost)
 
     def holds(self, start: int, stop: int) -> str:
         """The blocks between two candidates: "h.0–3"."""
@@ -101,6 +102,16 @@ class Problem:
         return describe(self.devices) if self.objective == "time" else "counted in the graph"
 
 
+def cost_text(objective: Objective, cost: float) -> str:
+    """What a stage costs, with its unit."""
+    if objective == "params":
+        return f"{format_count(cost)} parameters"
+    if objective == "flops":
+        count = format_count(cost)
+        return f"{count}FLOPs" if count[-1].isalpha() else f"{count} FLOPs"
+    return format_seconds(cost) if objective == "time" else format_bytes(cost)
+
+
 def pose(
     graph: Graph,
     *,
@@ -112,6 +123,7 @@ def pose(
     num_microbatches: int | None = None,
     pins: Iterable[str | int] = (),
     also: Iterable[int] = (),
+    positions: tuple[int, ...] | None = None,
 ) -> Problem:
     """The arrays of a question.
 
@@ -125,6 +137,7 @@ def pose(
         num_microbatches: Into how many micro-batches the batch is split; None is twice the stages.
         pins: Cuts there must be, by name or op position.
         also: More cuts there may be, by op position.
+        positions: The candidates, both ends included, where not all of the granularity are.
 
     Raises:
         SplitError: The objective or granularity is unknown, or there are more pins than cuts.
@@ -138,7 +151,7 @@ def pose(
             f"{plural(len(held), 'pinned cut')} need at least {plural(len(held) + 1, 'stage')}; num_stages is "
             f"{num_stages}."
         )
-    positions = candidates(graph, granularity, (*held, *also))
+    positions = positions or candidates(graph, granularity, (*held, *also))
     rows = _rows(graph, num_stages, num_microbatches)
     timed = objective == "time" or hardware is not None
     devices = devices_of(hardware, graph, num_stages)

@@ -60,24 +60,27 @@ class Window:
         held = int(self._size[uses][self._before[uses] < start].sum())
         return held + float(self._peaks[start:stop].max(initial=0.0))
 
-    def sizes_from(self, start: int) -> FloatArray:
-        """What the stages from one candidate to each candidate after it hold: shape (n - start,)."""
-        first = self._first[start]
-        new = np.where(self._before[first:] < start, self._size[first:], 0)
-        held = np.concatenate([[0], np.cumsum(new)])[self._first[start + 1 :] - first]
-        sizes: FloatArray = held + np.maximum.accumulate(self._peaks[start:])
-        return sizes
-
     def sizes(self, starts: IntArray, stops: IntArray) -> FloatArray:
         """What the stages between every start and stop hold, 0 where there are none: shape (starts, stops)."""
-        table = np.zeros((len(starts), self.num_segments + 1))
-        for row, start in zip(table, starts.tolist(), strict=True):
-            row[start + 1 :] = self.sizes_from(start)
-        return table[:, stops]
+        edges = np.union1d(starts, stops)
+        uses = slice(self._first[edges[0]], self._first[edges[-1]])
+        new = np.where(self._before[uses] < starts[:, None], self._size[uses], 0)
+        held = np.zeros((len(starts), new.shape[1] + 1))
+        np.cumsum(new, axis=1, out=held[:, 1:])
+        first = self._first - self._first[edges[0]]
+        table: FloatArray = held[:, first[stops]] - np.take_along_axis(held, first[starts][:, None], axis=1)
+        rows, columns = np.searchsorted(edges, starts), np.searchsorted(edges, stops)
+        peaks = np.maximum.reduceat(np.append(self._peaks, 0.0), edges)
+        inside = np.where(np.arange(len(edges)) >= rows[:, None], peaks, 0.0)
+        table += np.maximum.accumulate(inside, axis=1)[:, np.maximum(columns - 1, 0)]
+        table[columns <= rows[:, None]] = 0.0
+        return table
 
-    def largest_segment(self) -> float:
-        """The size of the largest single segment: no stage holds less that runs it."""
-        return max(self.size(start, start + 1) for start in range(self.num_segments))
+    def segments(self) -> FloatArray:
+        """What each segment alone holds: shape (n,)."""
+        at = np.repeat(np.arange(self.num_segments), np.diff(self._first))
+        held = np.bincount(at, weights=self._size.astype(float), minlength=self.num_segments)
+        return np.add(held, self._peaks, dtype=float)
 
     def lows(self, limit: float) -> IntArray:
         """Per candidate, the first one from which a stage that ends here stays within a limit: shape (n + 1,).
@@ -89,24 +92,31 @@ class Window:
         return self._lows[limit]
 
     def _two_pointers(self, limit: float) -> IntArray:
-        lows = np.zeros(self.num_segments + 1, dtype=np.int64)
+        """Both ends of the window move to the right, over the segments that hold something."""
+        if limit < 0:
+            return np.arange(self.num_segments + 1)
+        busy = np.flatnonzero((np.diff(self._first) > 0) | (self._peaks > 0))
         before, after, sizes, first = (array.tolist() for array in (self._before, self._after, self._size, self._first))
-        peaks = self._peaks.tolist()
-        falling: deque[int] = deque()  # segments of the window whose peaks no later one reaches; the first is largest
+        segments, peaks = busy.tolist(), self._peaks[busy].tolist()
+        begins = np.zeros(len(busy) + 1, dtype=np.int64)
+        falling: deque[int] = deque()  # of the window, those whose peaks no later one reaches; the first is largest
         start = held = 0
-        for segment in range(self.num_segments):
+        for index, segment in enumerate(segments):
+            opened = segments[start]
             for use in range(first[segment], first[segment + 1]):
-                if before[use] < start:
+                if before[use] < opened:
                     held += sizes[use]
-            while falling and peaks[falling[-1]] <= peaks[segment]:
+            while falling and peaks[falling[-1]] <= peaks[index]:
                 falling.pop()
-            falling.append(segment)
-            while start <= segment and held + peaks[falling[0]] > limit:
-                for use in range(first[start], first[start + 1]):
+            falling.append(index)
+            while start <= index and held + peaks[falling[0]] > limit:
+                for use in range(first[segments[start]], first[segments[start] + 1]):
                     if after[use] > segment:
                         held -= sizes[use]
                 if falling[0] == start:
                     falling.popleft()
                 start += 1
-            lows[segment + 1] = start
+            begins[index + 1] = start
+        after_busy = np.concatenate([[0], busy + 1])  # a stage may start right after the last one it cannot hold
+        lows: IntArray = after_busy[begins[np.searchsorted(busy, np.arange(self.num_segments + 1))]]
         return lows

@@ -6,8 +6,8 @@ from brute_force import Case, random_case
 from graphs import gpt2_graph, mlp_graph
 
 import pipelab
-from pipelab.minmax import Optimum, minimise, reachable
-from pipelab.polishing import fewest_bytes
+from pipelab.minmax import Optimum, minimise
+from pipelab.polishing import polish
 
 # --- the arrays against trying everything ----------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ def test_the_polished_split_has_the_fewest_bytes_of_all_within_the_tolerance(tol
             continue
         bound = found.cost * (1 + tolerance) + chain.margin(found.cost)
         num_bytes = np.array([case.cut_bytes[position] for position in case.positions])
-        cuts = fewest_bytes(chain.costs, reachable(chain, bound), num_bytes, bound, found.cuts)
+        cuts = polish(chain, num_bytes, bound, found.cuts)
         most = found.cost * (1 + tolerance)
         within = [case.bytes_of(split) for split in case.splits() if case.bottleneck(split) <= most]
         assert chain.bottleneck(cuts) <= bound
@@ -60,8 +60,9 @@ def test_the_polished_split_has_the_fewest_bytes_of_all_within_the_tolerance(tol
         assert case.bytes_of(cuts) <= case.bytes_of(found.cuts)
 
 
-def test_the_polish_looks_further_until_nothing_can_have_fewer_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelab.polishing._FIRST_TRY", 1)
+@pytest.mark.parametrize("few", [0, 3])
+def test_the_polish_of_many_candidates_is_as_exact(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr("pipelab.polishing._FEW", few)
     test_the_polished_split_has_the_fewest_bytes_of_all_within_the_tolerance(0.3)
 
 

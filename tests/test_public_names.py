@@ -7,10 +7,14 @@ import pytest
 import pipelab
 
 PUBLIC = [
+    "Certificate",
     "Comparison",
     "Event",
+    "Frontier",
+    "FrontierPoint",
     "Graph",
     "Hardware",
+    "Landscape",
     "Measurement",
     "PipelabError",
     "Pipeline",
@@ -23,8 +27,11 @@ PUBLIC = [
     "compare",
     "equal_size",
     "explore",
+    "frontier",
+    "landscape",
     "measure",
     "optimal",
+    "optimal_mix",
     "pipe_split",
     "regret",
     "simulate",
