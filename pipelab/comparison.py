@@ -72,7 +72,7 @@ class Comparison:
         text = f"{self._lead}; {beside}" if others else self._lead
         if others and self.more(others[-1]) > SAME:
             text += self._reason(others[-1])
-        return " ".join(part for part in (f"{text}.", self._misfits, self._caution) if part)
+        return " ".join(part for part in (f"{text}.", self._measured, self._misfits, self._caution) if part)
 
     @property
     def _lead(self) -> str:
@@ -88,6 +88,12 @@ class Comparison:
             return ""  # the same bottleneck: what it does beside it takes longer
         slow, least = format_seconds(worst.bottleneck_s), format_seconds(best.bottleneck_s)
         return f": its {worst.bottleneck_text} takes {slow} per micro-batch, {best.name}'s slowest {least}"
+
+    @property
+    def _measured(self) -> str:
+        """The steps that were measured, the shortest first."""
+        ran = [(entry.report.step_s, f"{entry.name} {entry.measured_text}") for entry in self.entries if entry.report]
+        return f"Measured: {', '.join(text for _, text in sorted(ran))}." if ran else ""
 
     @property
     def _caution(self) -> str:

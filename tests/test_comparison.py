@@ -143,7 +143,9 @@ def test_a_saved_report_stands_beside_the_prediction(tmp_path: Path) -> None:
     ran = by_name(comparison)["ran"]
     assert (comparison.num_microbatches, ran.report) == (4, report)
     assert ran.plan == uniform(GPT2, num_stages=3)
-    assert ran.measured_text in repr(comparison) and "measured" in repr(comparison).splitlines()[2]
+    assert (
+        f"Measured: ran {ran.measured_text}." in comparison.verdict and "measured" in repr(comparison).splitlines()[2]
+    )
     others = side_by_side([report], num_microbatches=8).entries[0].measured_text
     assert others == f"{ran.measured_text} (batch of 8 in 4)"
 

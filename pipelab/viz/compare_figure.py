@@ -62,7 +62,7 @@ class _Page:
         self.head = textwrap.wrap(comparison.verdict, 128)
         self.refused = [line for text in comparison.refusals for line in textwrap.wrap(text, 160)]
         notes = (comparison.title, *comparison.notes)
-        self.foot = [line for note in notes for line in textwrap.wrap(note, 200)]
+        self.foot = [line for note in notes for line in textwrap.wrap(note, 215)]
         blocks = sum(self._height_of(entry) + _BETWEEN for entry in comparison.entries)
         lines = _LINE * (len(self.head) + len(self.refused)) + _FOOT_LINE * len(self.foot)
         self.height = 0.4 + lines + blocks + _FOOT

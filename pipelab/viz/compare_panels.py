@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.patheffects import withStroke
 
 from pipelab.comparison import Comparison
 from pipelab.contenders import Contender
@@ -146,15 +147,16 @@ def _crossing(ax: Axes, entry: Contender, names: dict[str, str]) -> None:
 
 
 def _crossing_text(boundary: Boundary, slow_s: float | None, names: dict[str, str]) -> str:
-    """The cut's number, bytes, the largest value, and how many others."""
-    letters = int(((1 - _CROSSING) * _WIDTHS[3] - 0.1) / LETTER)
+    """The cut's number, bytes, the largest value, and how many others; or that it is slower than every stage."""
     start = f"{boundary.index + 1}: {format_bytes(boundary.num_bytes)}"
-    start += "  " if slow_s is None else f" in {format_seconds(slow_s)}, slowest  "
+    if slow_s is not None:
+        return f"{start} in {format_seconds(slow_s)}, slowest"
     if not boundary.tensors:
-        return f"{start}nothing"
+        return start
+    letters = int(((1 - _CROSSING) * _WIDTHS[3] - 0.1) / LETTER) - 2
     largest = max(boundary.tensors, key=lambda tensor: tensor.num_bytes)
     end = f" +{len(boundary.tensors) - 1}" if len(boundary.tensors) > 1 else ""
-    return start + shortened(names.get(largest.name, largest.name), letters - len(start) - len(end)) + end
+    return f"{start}  {shortened(names.get(largest.name, largest.name), letters - len(start) - len(end))}{end}"
 
 
 def _timeline(ax: Axes, entry: Contender, inches_per_s: float) -> None:
@@ -175,7 +177,9 @@ def _timeline(ax: Axes, entry: Contender, inches_per_s: float) -> None:
     for (event, begin), width in zip(events, inches, strict=True):
         if width > needed:
             middle = (event.start_s + event.end_s) / 2 - begin
-            ax.text(middle, event.rank, str(event.microbatch), ha="center", va="center_baseline", fontsize=6.5)
+            text = ax.text(middle, event.rank, str(event.microbatch), ha="center", va="center_baseline", fontsize=6.5)
+            if entry.report:  # an outline must not strike the number through
+                text.set(zorder=4, path_effects=[withStroke(linewidth=2, foreground=stage_colour(event.stage))])
 
 
 def _computed(timeline: Timeline) -> list[tuple[Event, float]]:
