@@ -26,8 +26,9 @@ BATCH, LENGTH, NUM_MICROBATCHES = 8, 512, 8
 SETTING: dict[str, Any] = {"objective": "time", "hardware": HARDWARE, "num_microbatches": NUM_MICROBATCHES}
 NO_LIMIT: dict[str, Any] = {"memory_limit_bytes": math.inf}  # a split that would not fit is judged as well
 
-# The second table: a prompt of this many tokens in each of 8 rows; one token for each of 64 rows with that much before.
-PROMPT, ROWS, CONTEXT = (8, 2048), 64, 8192
+# The second table: the same batch as prompts, and one new token for each of these rows over a cache that long.
+ROWS, CONTEXT = 128, 8192
+MIX = (1, 4)  # four decode steps for each prefill
 
 LLAMA_3_70B = {
     "hidden_size": 8192,
@@ -139,17 +140,21 @@ def policies_row(model: str, num_stages: int, policies: Mapping[str, Callable[..
 def workloads() -> dict[str, pipelab.Trace]:
     """LLaMA-3-70B reading prompts, and generating."""
     return {
-        "prefill": trace("LLaMA-3-70B", *PROMPT),
+        "prefill": trace("LLaMA-3-70B"),
         "decode": trace("LLaMA-3-70B", ROWS, cache_len=CONTEXT),
     }
 
 
 def plans_for_workloads(granularity: Granularity) -> dict[str, Plan]:
     """The best split of 8 stages for each workload, and for both."""
-    asked: dict[str, Any] = {**SETTING, "num_stages": 8, "granularity": granularity}
-    found = {f"{name}-optimal": pipelab.optimal(traced, **asked) for name, traced in workloads().items()}
-    weighted = [(traced, 1 / pipelab.regret(found[f"{name}-optimal"]).cost) for name, traced in workloads().items()]
-    return {**found, "mix-optimal": pipelab.optimal_mix(weighted, **asked)}
+    asked: dict[str, Any] = {"hardware": HARDWARE, "num_microbatches": NUM_MICROBATCHES, "num_stages": 8}
+    traces = workloads()
+    found = {
+        f"{name}-optimal": pipelab.optimal(traced, objective="time", granularity=granularity, **asked)
+        for name, traced in traces.items()
+    }
+    mix = list(zip(traces.values(), MIX, strict=True))
+    return {**found, "mix-optimal": pipelab.optimal_mix(mix, granularity=granularity, **asked)}
 
 
 def workloads_row(name: str, plan: Plan, granularity: Granularity) -> list[str]:
@@ -189,9 +194,9 @@ def main() -> None:
     header = ["LLaMA-3-70B, 8 stages", "cuts"]
     print(markdown([*header, "prefill, ms", "above best", "decode, ms", "above best"], rows))
     print(
-        f"\nPrefill: {PROMPT[0]} × {PROMPT[1]} tokens. Decode: one token for each of {ROWS} rows, over a cache of "
+        f"\nPrefill: the batch above. Decode: one token for each of {ROWS} rows, over a cache of "
         f"{CONTEXT} tokens. Step time in {NUM_MICROBATCHES} micro-batches, and the slowest stage against the best for "
-        f"that workload; memory of {HARDWARE}."
+        f"that workload; memory of {HARDWARE}. The mix is {MIX[0]} prefill to {MIX[1]} decode steps."
     )
 
 
