@@ -171,6 +171,9 @@ def regret(
     assert found is not None  # the plan itself is a split
     bounds = list(pairwise((0, *problem.indices(plan.cuts), len(problem.positions) - 1)))
     costs = [free.chain.cost(k, *edges) for k, edges in enumerate(bounds)]
+    cost = max(costs)
+    if abs(cost - found.cost) <= asked.chain.margin(found.cost):  # the same, but for rounding
+        cost = found.cost
     over = tuple(k for k, edges in enumerate(bounds) if problem.memory_bytes(k, *edges) > problem.chain.stages[k].limit)
     sentences = [_bottleneck(problem, costs, found.cost)]
     if over:
@@ -181,7 +184,7 @@ def regret(
     return Regret(
         plan=plan,
         objective=problem.objective,
-        cost=max(costs),
+        cost=cost,
         optimum=found.cost,
         best=polished(asked, found),
         certificate=certificate_of(asked, found),
