@@ -202,6 +202,8 @@ def test_a_stage_that_does_not_fit_says_so(open_page) -> None:
     assert verdict_of(page).endswith(f"Stage {needed.index(max(needed))} needs 1.3 of 1.2 GB.")
     page.locator(".pl-action").click()
     assert page.locator(".pl-too-large").count() == 0
+    page = open_page(hardware=replace(H100, memory_bytes=1.08e9))
+    assert verdict_of(page).endswith("4 stages need more than 1.08 GB.")
 
 
 @pytest.mark.browser

@@ -222,7 +222,9 @@ export class Costs {
     const { memory_bytes } = this.state;
     const [{ index, needs }] = tooLarge;
     if (tooLarge.length === 1) return `Stage ${index} needs ${formatNeed(needs, memory_bytes)}.`;
-    return `Stages ${listed(tooLarge.map((stage) => stage.index))} need more than ${formatBytes(memory_bytes)}.`;
+    const names = tooLarge.map((stage) => stage.index);
+    const which = names.length > 3 ? `${names.length} stages` : `Stages ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+    return `${which} need more than ${formatBytes(memory_bytes)}.`;
   }
 }
 
