@@ -46,8 +46,8 @@ def compare(plans: Comparison | Mapping[str, Plan | Report] | Sequence[Plan | Re
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
         >>> traced = pipelab.trace(model, torch.zeros(4, 16))
         >>> mine, even = pipelab.split_at(traced, ["1"]), pipelab.uniform(traced, num_stages=2)
-        >>> pipelab.viz.compare({"mine": mine, "even": even}).get_figwidth()
-        12.0
+        >>> len(pipelab.viz.compare({"mine": mine, "even": even}).axes)  # a title, a ribbon and five panels each
+        14
     """
     return _Page(plans if isinstance(plans, Comparison) else side_by_side(plans)).draw()
 

@@ -18,7 +18,7 @@ from pipelab.viz.value_names import value_names
 
 _BAR = 0.72
 # Inches of the first four panels; and of each, the share that the longest bar takes. Its texts take the rest.
-_WIDTHS = (1.3, 1.75, 1.95, 2.45)
+_WIDTHS = (1.25, 1.75, 1.95, 2.6)
 _PARAMS, _TIME, _MEMORY, _CROSSING = 0.52, 0.42, 0.45, 0.18
 # A run that takes more or less than this times its prediction has a time axis of its own.
 _ALIKE = 4.0
@@ -153,7 +153,7 @@ def _crossing_text(boundary: Boundary, slow_s: float | None, names: dict[str, st
         return f"{start} in {format_seconds(slow_s)}, slowest"
     if not boundary.tensors:
         return start
-    letters = int(((1 - _CROSSING) * _WIDTHS[3] - 0.1) / LETTER) - 2
+    letters = int(((1 - _CROSSING) * _WIDTHS[3] - 0.1) / LETTER) + 1
     largest = max(boundary.tensors, key=lambda tensor: tensor.num_bytes)
     end = f" +{len(boundary.tensors) - 1}" if len(boundary.tensors) > 1 else ""
     return f"{start}  {shortened(names.get(largest.name, largest.name), letters - len(start) - len(end))}{end}"
