@@ -213,9 +213,7 @@ class Explorer(anywidget.AnyWidget):
     def _check_hardware(self, proposal: Any) -> HardwareLike:
         hardware: HardwareLike = proposal["value"]
         device = one_device(hardware, self._graph)
-        found = cost_state(self._graph, device, self.num_microbatches)
-        if "refusal" in found:
-            raise InputError(found["refusal"])
+        cost_state(self._graph, device, self.num_microbatches)  # raises where it has no times of this model
         return hardware if hardware is None or isinstance(hardware, str) else device  # one per stage is one for all
 
     @traitlets.observe("hardware", "num_microbatches")
@@ -226,10 +224,12 @@ class Explorer(anywidget.AnyWidget):
         if self._costed == asked:
             return
         self._costed = asked
-        costs = cost_state(self._graph, device, self.num_microbatches)
+        try:
+            costs = cost_state(self._graph, device, self.num_microbatches)
+        except InputError as error:  # other rows were measured: sizes are compared, and the page says why
+            costs, device = {"refusal": str(error)}, None
         most = min(MAX_PRESET_STAGES, len(self._graph.legal) + 1)
-        timed = device if "time_before" in costs else None
-        presets, optima = optimal_presets(self._graph, timed, self.num_microbatches, most)
+        presets, optima = optimal_presets(self._graph, device, self.num_microbatches, most)
         with self.hold_sync():
             self._presets = {**self._presets, "optimal": presets}
             self._costs = {**costs, "optima": optima}

@@ -30,20 +30,17 @@ def one_device(hardware: HardwareLike, graph: Graph) -> Device | None:
 def cost_state(graph: Graph, device: Device | None, num_microbatches: int) -> dict[str, Any]:
     """Prefix sums of one micro-batch's time, what each cut transfers, and what memory there is; empty without times.
 
-    Where a machine was measured with other numbers of rows, only `refusal` says so.
+    Raises:
+        InputError: The machine was measured with another model, or with other numbers of rows.
     """
     if device is None:
         return {}
     costs = Costs.of(graph, device, rows_of(max(1, graph.batch_size), num_microbatches))
-    try:
-        before = costs.loaded_time_before
-    except InputError as error:
-        return {"refusal": str(error)}
     return {
         "device": device.description,
         "num_microbatches": num_microbatches,
         "rows": costs.rows,
-        "time_before": before.tolist(),
+        "time_before": costs.loaded_time_before.tolist(),
         "alone_s": float(costs.time_before[-1]),
         "fixed_s": device.microbatch_s,
         "transfer_s": costs.transfer_s[[point.position for point in graph.cut_points]].tolist(),
