@@ -17,6 +17,8 @@ FORMAT = "pipelab-report"
 VERSION = 2
 # Below this share of the step even the busiest stage is not what the step's duration follows from.
 _MOSTLY = 0.5
+# From here on a factor says more than per cent.
+_FAR_OFF = 3.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class Report:
         if self.predicted is None or not self.predicted.makespan_s:
             return ""
         predicted_s = self.predicted.makespan_s
-        return f" ({format_seconds(predicted_s)} predicted, {self.step_s / predicted_s - 1:+.0%})"
+        ratio = self.step_s / predicted_s
+        off = f"{ratio - 1:+.0%}" if ratio < _FAR_OFF else f"{ratio:.1f} × that"
+        return f" ({format_seconds(predicted_s)} predicted, {off})"
 
     @property
     def is_paced(self) -> bool:

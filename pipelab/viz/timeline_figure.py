@@ -54,6 +54,9 @@ class _View:
         return fill(text, round(self.width_points / _POINTS_PER_CHARACTER))
 
 
+_FAR_OFF = 2.0  # three times as long: a factor says more than per cent
+
+
 def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes | None = None) -> Figure:
     """One row per rank: what it computed, with micro-batch numbers; below it what it sent; shaded where it is idle.
 
@@ -188,6 +191,8 @@ def _against(measured: Timeline, predicted: Timeline) -> str:
     more = measured.makespan_s / predicted.makespan_s - 1 if predicted.makespan_s else 0.0
     if round(abs(more), 2) == 0:
         return f"as {expected}"
+    if more > _FAR_OFF:
+        return f"{1 + more:.1f} × the {expected}"
     return f"{abs(more):.0%} {'more' if more > 0 else 'less'} than {expected}"
 
 
