@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from pipelab.minmax import Optimum
 from pipelab.problem import Problem
 
@@ -42,10 +44,11 @@ def why_nothing_is_better(problem: Problem, found: Optimum) -> str:
     """The proof in one sentence."""
     if found.cost <= 0:
         return "Nothing costs less than nothing."
-    alone = dearest_segment(problem)
     chain = problem.chain
-    if min(chain.cost(k, *alone) for k in range(chain.num_stages)) > found.refused:
-        return f"Nothing is better: {problem.holds(*alone)} alone costs that much."
+    alone = np.min([chain.alone(stage) for stage in chain.unlike], axis=0)
+    dearest = int(np.argmax(alone))
+    if alone[dearest] > found.refused:
+        return f"Nothing is better: {problem.holds(dearest, dearest + 1)} alone costs that much."
     total = chain.num_segments
     stages = min(len(found.reached), chain.num_stages - 1)
     farthest = max((int(end) for end in found.reached[stages - 1] if end < total), default=0)
@@ -53,16 +56,3 @@ def why_nothing_is_better(problem: Problem, found: Optimum) -> str:
     first = "the first stage ends" if stages == 1 else f"the first {stages} stages end"
     rest = "the last one" if stages == chain.num_stages - 1 else "the others"
     return f"Nothing is better: with less, {first} {label} at the latest, and {rest} cannot run what is left."
-
-
-def dearest_segment(problem: Problem) -> tuple[int, int]:
-    """The segment that costs most on the stage it costs least on."""
-    chain = problem.chain
-    costs = [min(chain.cost(k, s, s + 1) for k in _unlike(problem)) for s in range(chain.num_segments)]
-    segment = costs.index(max(costs))
-    return segment, segment + 1
-
-
-def _unlike(problem: Problem) -> tuple[int, ...]:
-    """A stage of every kind."""
-    return tuple({id(of): k for k, of in enumerate(problem.chain.stages)}.values())

@@ -77,26 +77,35 @@ class Chain:
 
     # --- what a stage costs -------------------------------------------------------------------------
 
-    def costs(self, stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
-        """Costs of a stage for every start and stop, infinite where it may not be: shape (starts, stops)."""
+    def tables(self, stage: int, starts: IntArray, stops: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Costs of a stage for every start and stop, infinite where it may not be: shape (starts, stops).
+
+        Beside them their shares: what of a cost the stages divide among them, the work or the size.
+        """
+        of = self.stages[stage]
         if self.measure is None:
-            costs = self.stages[stage].between(starts[:, None], stops[None, :])
+            shares = of.work[stops][None, :] - of.work[starts][:, None]
+            costs = of.between(starts[:, None], stops[None, :])
         else:
-            costs = self.measure.sizes(starts, stops) + self.stages[stage].fixed
+            shares = self.measure.sizes(starts, stops)
+            costs = shares + of.fixed
         costs[self.limits(stage)[stops][None, :] > starts[:, None]] = np.inf
         costs[starts[:, None] >= stops[None, :]] = np.inf
-        return costs
-
-    def shares(self, stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
-        """The part of those costs that the stages share out among them: the work or the size, without transfers."""
-        if self.measure is not None:
-            return self.measure.sizes(starts, stops)
-        work = self.stages[stage].work
-        return work[stops][None, :] - work[starts][:, None]
+        return costs, shares
 
     def cost(self, stage: int, start: int, stop: int) -> float:
         """Cost of one stage between two candidates; infinite where it may not be."""
-        return float(self.costs(stage, np.array([start]), np.array([stop]))[0, 0])
+        of = self.stages[stage]
+        if start >= stop or self.limits(stage)[stop] > start:
+            return float("inf")
+        if self.measure is not None:
+            return self.measure.size(start, stop) + of.fixed
+        return float(of.between(np.array(start), np.array(stop)))
+
+    def alone(self, stage: int) -> FloatArray:
+        """Costs of a stage made of a single segment, for each; transfers left out: shape (n,)."""
+        of = self.stages[stage]
+        return (np.diff(of.work) if self.measure is None else self.measure.segments()) + of.fixed
 
     def bottleneck(self, cuts: Sequence[int]) -> float:
         """Cost of the dearest stage of a split."""
@@ -131,6 +140,11 @@ class Chain:
     # --- bounds -------------------------------------------------------------------------------------
 
     @cached_property
+    def unlike(self) -> tuple[int, ...]:
+        """A stage of every kind."""
+        return tuple({id(of): stage for stage, of in enumerate(self.stages)}.values())
+
+    @cached_property
     def pace(self) -> tuple[FloatArray, tuple[float, ...]]:
         """The first stage's work, and how much of it all stages from k on can do per unit of cost, at best."""
         base = self.stages[0].work
@@ -156,10 +170,10 @@ class Chain:
         """No split costs less: all work shared out evenly, or the largest segment alone."""
         base, able = self.pace
         shared = float(base[-1]) / able[0] if able[0] else 0.0
-        single = float(np.min([np.diff(of.work) + of.fixed for of in self.stages], axis=0).max())
-        if self.measure is None:
-            return max(shared, single)
-        return max(shared, single, float(self.measure.segments().max()) + min(of.fixed for of in self.stages))
+        if self.measure is not None:
+            shared = self.measure.distinct / self.num_stages + min(of.fixed for of in self.stages)
+        single = float(np.min([self.alone(stage) for stage in self.unlike], axis=0).max())
+        return max(shared, single)
 
     @cached_property
     def upper_bound(self) -> float:

@@ -112,7 +112,7 @@ def stage_costs(chain: Chain) -> list[FloatArray]:
     made: dict[int, FloatArray] = {}
     for stage, of in enumerate(chain.stages):
         if id(of) not in made:
-            made[id(of)] = chain.costs(stage, everywhere, everywhere)
+            made[id(of)], _ = chain.tables(stage, everywhere, everywhere)
     return [made[id(of)] for of in chain.stages]
 
 

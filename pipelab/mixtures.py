@@ -95,14 +95,12 @@ def _best(problems: Sequence[Problem], weights: Sequence[float]) -> tuple[int, .
     last = len(reach) - 1
     ends = [np.arange(1, last)] * (len(costs) - 1) + [np.array([last])]
 
-    def costs_of(stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
-        return costs[stage][np.ix_(starts, stops)]
-
-    def shares_of(stage: int, starts: IntArray, stops: IntArray) -> FloatArray:
-        return sum_of([problem.chain.shares(stage, starts, stops) for problem in problems], weights)
+    def tables_of(stage: int, starts: IntArray, stops: IntArray) -> tuple[FloatArray, FloatArray]:
+        shares = [problem.chain.tables(stage, starts, stops)[1] for problem in problems]
+        return costs[stage][np.ix_(starts, stops)], sum_of(shares, weights)
 
     num_bytes = sum_of([problem.num_bytes.astype(float) for problem in problems], weights)
-    return even(costs_of, shares_of, ends, num_bytes, optimum * (1 + TIME_TOLERANCE))
+    return even(tables_of, ends, num_bytes, optimum * (1 + TIME_TOLERANCE))
 
 
 def sum_of(tables: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:

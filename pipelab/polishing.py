@@ -9,7 +9,7 @@ from pipelab.graph import IntArray
 from pipelab.minmax import reachable, window_max
 from pipelab.windows import FloatArray
 
-CostsOf = Callable[[int, IntArray, IntArray], FloatArray]
+Tables = Callable[[int, IntArray, IntArray], tuple[FloatArray, FloatArray]]
 # So many candidates are compared pair by pair; more are thinned out once the fewest bytes are known.
 _FEW = 128
 
@@ -34,17 +34,14 @@ def polish(chain: Chain, num_bytes: IntArray, bound: float, cuts: tuple[int, ...
         scattered = inner * 2654435761 % 2**32
         inner = np.sort(inner[np.lexsort((scattered, num_bytes[inner]))[:_FEW]])
         ends = [*(np.union1d(np.intersect1d(of, inner), [cut]) for of, cut in zip(ends, cuts, strict=False)), ends[-1]]
-    return even(chain.costs, chain.shares, ends, num_bytes, bound)
+    return even(chain.tables, ends, num_bytes, bound)
 
 
-def even(
-    costs: CostsOf, shares: CostsOf, ends: Sequence[IntArray], num_bytes: IntArray | FloatArray, bound: float
-) -> tuple[int, ...]:
+def even(tables: Tables, ends: Sequence[IntArray], num_bytes: IntArray | FloatArray, bound: float) -> tuple[int, ...]:
     """The split with the fewest bytes and, of those, the least sum of squared shares; stage by stage.
 
     Args:
-        costs: Costs of a stage for every start and stop: shape (starts, stops).
-        shares: In the same way, what is to be shared out evenly; no more than the costs.
+        tables: Costs of a stage for every start and stop, and their shares, which are to be even: `Chain.tables`.
         ends: Per stage, the candidates it may end at; some split of them is within the bound.
         num_bytes: Bytes on the wire at each candidate.
         bound: What no stage may exceed.
@@ -52,10 +49,10 @@ def even(
     starts, totals = np.zeros(1, dtype=np.int64), np.zeros(1)
     origins: list[IntArray] = []
     for stage, stops in enumerate(ends):
-        cost = costs(stage, starts, stops)
+        costs, shares = tables(stage, starts, stops)
         # The squares of all stages together stay below one byte.
-        steps = num_bytes[stops] * (len(ends) + 1.0) + (shares(stage, starts, stops) / (bound or 1.0)) ** 2
-        sums = np.where(cost <= bound, totals[:, None] + steps, np.inf)
+        steps = num_bytes[stops] * (len(ends) + 1.0) + (shares / (bound or 1.0)) ** 2
+        sums = np.where(costs <= bound, totals[:, None] + steps, np.inf)
         origins.append(np.argmin(sums, axis=0))
         starts, totals = stops, sums.min(axis=0)
     index, cuts = 0, []

@@ -76,6 +76,11 @@ class Window:
         table[columns <= rows[:, None]] = 0.0
         return table
 
+    @property
+    def distinct(self) -> int:
+        """All that is held, each thing once; peaks left out."""
+        return int(self._size[self._before < 0].sum())
+
     def segments(self) -> FloatArray:
         """What each segment alone holds: shape (n,)."""
         at = np.repeat(np.arange(self.num_segments), np.diff(self._first))
