@@ -1,5 +1,6 @@
 """`trace_pretrained`: a transformers model by name, traced without its weights, which are read at `start`."""
 
+import copy
 import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,7 +141,7 @@ def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, 
     except ImportError as error:
         raise TraceError("trace_pretrained needs transformers: pip install transformers") from error
     if isinstance(given, PretrainedConfig):
-        return given, None
+        return copy.deepcopy(given), None  # models write into theirs
     name = str(given)
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise TraceError(f"{name} holds no config.json; pass a folder that `save_pretrained` wrote.")

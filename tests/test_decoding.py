@@ -181,6 +181,16 @@ def test_the_cache_of_a_config_takes_no_memory() -> None:
     assert all(traced.kwargs[name].is_meta for name in traced.kwargs if name != "input_ids")
 
 
+def test_a_config_is_left_as_it_was() -> None:
+    """What attention does in a decode step must not be what it does in whole sequences traced afterwards."""
+    config = transformers.LlamaConfig(**_TINY)
+    before = (config.to_dict(), config._attn_implementation)
+    first = pipelab.trace_pretrained(config, batch_size=2, seq_len=4).graph
+    pipelab.trace_pretrained(config, batch_size=2, cache_len=4)
+    assert pipelab.trace_pretrained(config, batch_size=2, seq_len=4).graph == first
+    assert (config.to_dict(), config._attn_implementation) == before
+
+
 @pytest.mark.parametrize(
     ("config", "settings", "said"),
     [
