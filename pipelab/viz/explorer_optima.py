@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipelab.chain import Chain
-from pipelab.graph import Graph
+from pipelab.graph import Graph, IntArray
 from pipelab.hardware import Device
 from pipelab.planner import TIME_TOLERANCE
-from pipelab.polishing import CostsOf, even
+from pipelab.polishing import even
 from pipelab.problem import Problem, pose
 from pipelab.refusals import refusal
 from pipelab.windows import FloatArray
@@ -65,24 +65,25 @@ def _splits(problem: Problem, most: int) -> list[tuple[tuple[int, ...], float] |
     """The optimal split into 2, 3, ... `most` stages by candidate, and its cost; None where there is none."""
     end = problem.chain.num_segments
     every = np.arange(end + 1)
-    costs, shares = problem.chain.costs(0, every, every), problem.chain.shares(0, every, every)
+    costs, shares = problem.chain.tables(0, every, every)
     least = costs[0]  # by where the last stage ends: the least bottleneck so far
     found: list[tuple[tuple[int, ...], float] | None] = []
     for num_stages in range(2, most + 1):
         least = np.maximum(least[:, None], costs).min(axis=0)
         cost = float(least[end])
-        found.append((_polished(problem, costs, shares, cost, num_stages), cost) if np.isfinite(cost) else None)
+        found.append((_polished(problem, (costs, shares), cost, num_stages), cost) if np.isfinite(cost) else None)
     return found
 
 
-def _polished(problem: Problem, costs: FloatArray, shares: FloatArray, cost: float, num_stages: int) -> tuple[int, ...]:
+def _polished(problem: Problem, tables: tuple[FloatArray, FloatArray], cost: float, num_stages: int) -> tuple[int, ...]:
     """Of the splits that are as good, the one with the fewest bytes on the wire, as the planner takes it."""
     tolerance = TIME_TOLERANCE if problem.objective == "time" else 0.0
     bound = cost * (1 + tolerance) + problem.chain.margin(cost)
-    inner, end = np.arange(1, len(costs) - 1), np.array([len(costs) - 1])
-    ends = [inner] * (num_stages - 1) + [end]
+    end = problem.chain.num_segments
+    ends = [np.arange(1, end)] * (num_stages - 1) + [np.array([end])]
 
-    def of(table: FloatArray) -> CostsOf:
-        return lambda _, starts, stops: table[np.ix_(starts, stops)]
+    def between(_stage: int, starts: IntArray, stops: IntArray) -> tuple[FloatArray, FloatArray]:
+        costs, shares = (table[np.ix_(starts, stops)] for table in tables)
+        return costs, shares
 
-    return even(of(costs), of(shares), ends, problem.num_bytes, bound)
+    return even(between, ends, problem.num_bytes, bound)
