@@ -117,7 +117,7 @@ class Graph:
     def values_at(self, position: int) -> tuple[int, ...]:
         """The values alive at a cut: made before it, read at or after it. Model inputs first."""
         last = self.last_use
-        inputs = (-1 - k for k in range(len(self.inputs)) if -1 - k not in self.caches)
+        inputs = (-1 - k for k in range(len(self.inputs)) if -1 - k not in self._caches)
         return tuple(
             value
             for value in (*inputs, *range(position))
@@ -133,7 +133,7 @@ class Graph:
         """The same for a micro-batch of this many rows."""
         change = np.zeros(len(self.ops) + 2, dtype=np.int64)
         for value, last in self.last_use.items():
-            if value not in self.caches:
+            if value not in self._caches:
                 num_bytes = self.value_bytes(value, rows)
                 change[max(value + 1, 0)] += num_bytes
                 change[last + 1] -= num_bytes
@@ -160,7 +160,7 @@ class Graph:
         dies: dict[int, int] = {}
         for value in (*(-1 - k for k in range(len(self.inputs))), *range(len(self.ops))):
             storage = value if value < 0 else self.ops[value].storage
-            if storage is None or storage in self.caches:
+            if storage is None or storage in self._caches:
                 continue
             last = self.last_use.get(value, max(value, 0))
             born[storage] = min(born.get(storage, max(value, 0)), max(value, 0))
@@ -190,12 +190,21 @@ class Graph:
     # --- caches -------------------------------------------------------------------------------------
 
     @cached_property
+    def sent_inputs(self) -> tuple[TensorInfo, ...]:
+        """The inputs that are no caches: what a call brings."""
+        return tuple(tensor for k, tensor in enumerate(self.inputs) if -1 - k not in self._caches)
+
+    @cached_property
+    def _caches(self) -> frozenset[int]:
+        return frozenset(self.caches)
+
+    @cached_property
     def cache_uses(self) -> dict[int, tuple[int, ...]]:
         """The ops that read each cache, ascending."""
         uses: dict[int, list[int]] = {}
         for index, op in enumerate(self.ops):
             for value in op.args:
-                if value in self.caches:
+                if value in self._caches:
                     uses.setdefault(value, []).append(index)
         return {value: tuple(indices) for value, indices in uses.items()}
 
@@ -305,7 +314,7 @@ class Graph:
         alive: dict[int, TensorInfo] = {
             -1 - k: tensor
             for k, tensor in enumerate(self.inputs)
-            if -1 - k in self.last_use and -1 - k not in self.caches
+            if -1 - k in self.last_use and -1 - k not in self._caches
         }
         legal = set(self.legal)
         for position in range(len(self.ops)):
@@ -360,6 +369,8 @@ class Graph:
         named = sum(1 for block in self.blocks if block.path)
         between = sum(1 for point in self.cut_points if point.level == "block")
         shape = " × ".join(map(str, self.inputs[0].shape)) if self.inputs else "no inputs"
+        if self.caches:
+            shape += f" over a KV cache of {format_bytes(self.cache_bytes_between(0, len(self.ops), self.batch_size))}"
         return (
             f"{self.model}  {self.num_params:,} parameters ({format_bytes(self.param_bytes)})  {shape}  "
             f"{plural(named, 'block')}  {plural(len(self.legal), 'split point')}, {between} between blocks"

@@ -131,7 +131,7 @@ class _Ranges:
         for value, ranges in read.items():
             tensor, made = self.graph.tensor(value), self.at(value)
             others = sorted(ranges - {made})
-            if tensor is not None and others:
+            if tensor is not None and others and value not in self.graph.caches:
                 yield made, tensor, others
 
     def transfers(self, max_fan_out: int | None = None) -> dict[tuple[int, int], list[TensorInfo]]:
@@ -177,7 +177,7 @@ class _Ranges:
 def _ends(graph: Graph, num_boxes: int) -> list[Link]:
     outputs = [graph.tensor(value) for value in graph.outputs]
     return [
-        Link(-1, 0, format_bytes(sum(tensor.num_bytes for tensor in graph.inputs)), "flow"),
+        Link(-1, 0, format_bytes(sum(tensor.num_bytes for tensor in graph.sent_inputs)), "flow"),
         Link(num_boxes - 1, num_boxes, format_bytes(sum(tensor.num_bytes for tensor in outputs if tensor)), "flow"),
     ]
 
@@ -186,7 +186,8 @@ def _stage_lines(stage: Stage) -> tuple[str, ...]:
     if stage.start == stage.stop:
         return f"stage {stage.index}", "empty:", "a run leaves it out"
     holds = [line for line in _wrapped(shorten(stage.labels)) if line]
-    return f"stage {stage.index}", *holds, *_size_lines(stage.num_params, stage.param_bytes)
+    cache = (f"{format_bytes(stage.cache_bytes)} of KV cache",) if stage.cache_bytes else ()
+    return f"stage {stage.index}", *holds, *_size_lines(stage.num_params, stage.param_bytes), *cache
 
 
 def _weight_lines(graph: Graph, start: int, stop: int) -> tuple[str, ...]:
@@ -216,7 +217,7 @@ def _values_text(names: Mapping[str, str], tensors: Sequence[TensorInfo]) -> str
 
 
 def _inputs_text(graph: Graph) -> str:
-    names = [cut_off(tensor.name) for tensor in graph.inputs]
+    names = [cut_off(tensor.name) for tensor in graph.sent_inputs]
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
 

@@ -173,3 +173,21 @@ def test_its_repr_is_readable_text() -> None:
         "stage 0, embed, h.0–5, 372 k parameters, 1.49 MB\n"
         "stage 1, h.6–11, head, 306 k parameters, 1.23 MB"
     )
+
+
+def test_a_cache_is_part_of_its_stage_and_comes_from_nowhere() -> None:
+    tensors = (TensorInfo("x", (2, 4), "float32", 32), TensorInfo("keys", (2, 4), "float32", 5_000_000, batched=True))
+    writer = GraphWriter("Decode", 2, tensors)
+    first = writer.op("linear", "first", (2, 4), (-1,))
+    writer.block("first", "first", first)
+    last = writer.op("attend", "last", (2, 4), (first, -2))
+    writer.block("last", "last", last)
+    graph = replace(writer.graph((last,)), caches=(-2,))
+    plan = Plan(graph, (1,))
+    picture = stage_picture(plan)
+    assert picture.inputs == "x"
+    assert picture.links[0].label == "32 B"
+    assert "5.00 MB of KV cache" in picture.boxes[1].lines
+    assert not any("keys" in link.label for link in picture.links)
+    assert plan.boundaries[0].num_bytes == 32
+    assert [stage.cache_bytes for stage in plan.stages] == [0, 5_000_000]
