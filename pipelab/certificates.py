@@ -49,9 +49,13 @@ def why_nothing_is_better(problem: Problem, found: Optimum) -> str:
     dearest = int(np.argmax(alone))
     if alone[dearest] > found.refused:
         return f"Nothing is better: {problem.holds(dearest, dearest + 1)} alone costs that much."
-    total = chain.num_segments
-    stages = min(len(found.reached), chain.num_stages - 1)
-    farthest = max((int(end) for end in found.reached[stages - 1] if end < total), default=0)
+    if chain.num_stages == 1:
+        return "Nothing is better: one stage runs everything."
+    ends = [ends[ends < chain.num_segments] for ends in found.reached[: chain.num_stages - 1]]
+    stages = sum(len(of_stage) > 0 for of_stage in ends)  # a stage without one has none after it either
+    if not stages:
+        return "Nothing is better: with less, the first stage could end nowhere."
+    farthest = int(ends[stages - 1].max())
     label = problem.graph.label_at(problem.positions[farthest])
     first = "the first stage ends" if stages == 1 else f"the first {stages} stages end"
     rest = "the last one" if stages == chain.num_stages - 1 else "the others"

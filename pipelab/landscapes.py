@@ -7,12 +7,15 @@ import numpy as np
 
 from pipelab.candidates import Granularity
 from pipelab.chain import Chain
+from pipelab.errors import SplitError
 from pipelab.hardware import HardwareLike
 from pipelab.plan import Plan
 from pipelab.planner import problem_of
 from pipelab.problem import MemoryLimit, Objective, cost_text
 from pipelab.table import format_table
 from pipelab.windows import FloatArray
+
+_MOST = 3000  # places: a table of all pairs then takes 72 MB
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def landscape(
         num_microbatches: As for `regret`.
 
     Raises:
-        SplitError: The objective or the granularity is unknown.
+        SplitError: The objective or the granularity is unknown, or it has too many places.
         InputError: Hardware, limits or micro-batches do not fit.
 
     Example:
@@ -108,6 +111,11 @@ def landscape(
 
 def stage_costs(chain: Chain) -> list[FloatArray]:
     """Per stage, its costs from every candidate to every other; stages that are alike share one table."""
+    if chain.num_segments > _MOST:
+        raise SplitError(
+            f"Comparing every two of {chain.num_segments - 1:,} places takes too much memory; it is done for up to "
+            f'{_MOST:,}. Ask for fewer: granularity="narrow".'
+        )
     everywhere = np.arange(chain.num_segments + 1)
     made: dict[int, FloatArray] = {}
     for stage, of in enumerate(chain.stages):

@@ -57,6 +57,12 @@ def test_a_plan_without_cuts_has_a_flat_landscape() -> None:
     assert (found.values, found.fits) == ((), True)
 
 
+def test_too_many_places_are_refused() -> None:
+    plan = uniform(gpt2_graph(30, extra_ops=100), num_stages=2)
+    with pytest.raises(SplitError, match=r'places takes too much memory.*granularity="narrow"'):
+        pipelab.landscape(plan, granularity="op")
+
+
 # --- more stages -----------------------------------------------------------------------------------------------
 
 

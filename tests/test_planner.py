@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 from graphs import gpt2_graph, mlp_graph
+from transformers import GPT2Config, LlamaConfig
 
 import pipelab
 from pipelab.candidates import candidates
@@ -98,6 +99,27 @@ def test_cuts_at_any_op_reach_the_best_sizes_that_were_found_by_hand() -> None:
     assert equal_size(gpt2_graph(), num_stages=4).stages[-1].num_params > 64e6
 
 
+def test_the_table_of_the_best_contiguous_splits_of_gpt2() -> None:
+    # Found elsewhere for the real GPT-2, tied, cut at any op: 81.9, 81.1 / 53.6, 54.3, 55.1 / 41.2, 40.8, 40.2, 41.0 M.
+    traced = pipelab.trace_pretrained(GPT2Config(), batch_size=1, seq_len=16)
+    for num_stages, largest in ((2, 81.9), (3, 55.1), (4, 41.2)):
+        plan = pipelab.optimal(traced, num_stages=num_stages, granularity="op")
+        assert max(round(stage.num_params / 1e6, 1) for stage in plan.stages) == largest
+
+
+def test_a_stage_of_a_decode_step_holds_its_caches() -> None:
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=50,
+    )  # fmt: skip
+    graph = pipelab.trace_pretrained(config, batch_size=4, seq_len=1, cache_len=2000).graph
+    plan = pipelab.optimal(graph, num_stages=2, objective="memory", hardware=FAST, num_microbatches=2)
+    costs = Costs.of(graph, FAST, 2)
+    far = pipelab.regret(plan, objective="memory", num_microbatches=2)
+    assert far.cost == max(costs.memory_bytes(a, b) for a, b in plan.bounds)
+    assert [costs.cache_bytes(a, b) for a, b in plan.bounds] == [2 * costs.cache_bytes(0, len(graph.ops)) // 4] * 2
+
+
 @pytest.mark.parametrize("policy", [equal_size, uniform, lambda g, num_stages: threshold(g, num_stages=num_stages)])
 def test_no_policy_is_better_than_the_optimum(policy) -> None:  # type: ignore[no-untyped-def]
     for num_stages in (2, 3, 4):
@@ -159,6 +181,14 @@ def test_a_plan_that_does_not_fit_is_told_so() -> None:
     assert "more than the limit of 340 MB" in far.verdict
     assert "No split into 2 fits" in far.verdict
     assert pipelab.regret(plan, memory_limit_bytes=400e6).over_limit == ()
+
+
+def test_one_stage_and_stages_that_only_send_have_reasons_too() -> None:
+    assert pipelab.regret(uniform(mlp_graph(3), num_stages=1)).verdict.endswith("one stage runs everything.")
+    far_away = Hardware("far away", 1e9, {"float32": 1e12}, 1e11, 1e9, 1.0, reserve_bytes=0)
+    far = pipelab.regret(uniform(mlp_graph(4), num_stages=3), hardware=far_away)
+    assert far.verdict.endswith("with less, the first stage could end nowhere.")
+    assert far.certificate.reachable == ((4,), (), ())  # one stage could run everything, which leaves none for two
 
 
 # --- limits, pins and refusals ---------------------------------------------------------------------------------
