@@ -145,7 +145,7 @@ def pose(
     """
     if objective not in get_args(Objective):
         raise SplitError(f"objective must be one of {', '.join(map(repr, get_args(Objective)))}; it is {objective!r}.")
-    held = tuple(sorted(set(split_at(graph, list(pins)).cuts)))
+    held = tuple(sorted(set(split_at(graph, pins).cuts)))
     if len(held) > num_stages - 1:
         raise SplitError(
             f"{plural(len(held), 'pinned cut')} need at least {plural(len(held) + 1, 'stage')}; num_stages is "
