@@ -34,7 +34,8 @@ from pipelab.units import plural
 _SAMPLE_S = 0.4  # how long each number of rows is measured
 _STEP_S = 0.05  # a step of several micro-batches lasts about so long, so that ranks truly run at the same time
 _MAX_MICROBATCHES = 32
-_LONG_STEP_S = 0.5  # two steps of this length say enough
+_LONG_STEP_S = 0.5  # one step of this length, after one to warm up, says enough
+_MIN_STEPS = 3
 _STALL_S = 60.0
 _LINK_BYTES = (1 << 12, 1 << 20, 1 << 23)
 _LINK_MICROBATCHES = 24
@@ -140,9 +141,10 @@ class _Bench:
         self._load(runners, table, count)
         ops: list[tuple[float, ...]] = []
         stages: list[float] = []
-        start_s = time.perf_counter()
+        num_steps, start_s = 0, time.perf_counter()
         with ThreadPoolExecutor(num_ranks) as pool:
-            while len(stages) < 2 or time.perf_counter() - start_s < _SAMPLE_S:
+            while num_steps < _MIN_STEPS or time.perf_counter() - start_s < _SAMPLE_S:
+                num_steps += 1
                 for record in pool.map(lambda runner: runner.step(self._patience, times_ops=True), runners):
                     ops += record.op_s[0]
                     stages += [event.end_s - event.start_s for event in record.timeline.events if event.kind == "F"]
