@@ -5,6 +5,7 @@ This is not a sum over ops: a weight that two ops read counts once while both li
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from pipelab.graph import IntArray
 
 FloatArray = npt.NDArray[np.float64]
+Pairs = list[list[tuple[int, int]]]
 
 
 class Window:
@@ -100,28 +102,36 @@ class Window:
         """Both ends of the window move to the right, over the segments that hold something."""
         if limit < 0:
             return np.arange(self.num_segments + 1)
-        busy = np.flatnonzero((np.diff(self._first) > 0) | (self._peaks > 0))
-        before, after, sizes, first = (array.tolist() for array in (self._before, self._after, self._size, self._first))
-        segments, peaks = busy.tolist(), self._peaks[busy].tolist()
-        begins = np.zeros(len(busy) + 1, dtype=np.int64)
+        busy, (segments, entering, leaving, peaks) = self._busy
+        begins = [0] * (len(segments) + 1)
         falling: deque[int] = deque()  # of the window, those whose peaks no later one reaches; the first is largest
         start = held = 0
-        for index, segment in enumerate(segments):
+        for index, (segment, uses, peak) in enumerate(zip(segments, entering, peaks, strict=True)):
             opened = segments[start]
-            for use in range(first[segment], first[segment + 1]):
-                if before[use] < opened:
-                    held += sizes[use]
-            while falling and peaks[falling[-1]] <= peaks[index]:
+            for before, size in uses:
+                if before < opened:
+                    held += size
+            while falling and peaks[falling[-1]] <= peak:
                 falling.pop()
             falling.append(index)
             while start <= index and held + peaks[falling[0]] > limit:
-                for use in range(first[segments[start]], first[segments[start] + 1]):
-                    if after[use] > segment:
-                        held -= sizes[use]
+                for after, size in leaving[start]:
+                    if after > segment:
+                        held -= size
                 if falling[0] == start:
                     falling.popleft()
                 start += 1
             begins[index + 1] = start
         after_busy = np.concatenate([[0], busy + 1])  # a stage may start right after the last one it cannot hold
-        lows: IntArray = after_busy[begins[np.searchsorted(busy, np.arange(self.num_segments + 1))]]
+        lows: IntArray = after_busy[begins][np.searchsorted(busy, np.arange(self.num_segments + 1))]
         return lows
+
+    @cached_property
+    def _busy(self) -> tuple[IntArray, tuple[list[int], Pairs, Pairs, list[float]]]:
+        """The segments that hold something, and per segment: its uses as they enter a window and leave it, its peak."""
+        busy = np.flatnonzero((np.diff(self._first) > 0) | (self._peaks > 0))
+        before, after, sizes, first = (array.tolist() for array in (self._before, self._after, self._size, self._first))
+        of = [range(first[segment], first[segment + 1]) for segment in busy]
+        entering = [[(before[use], sizes[use]) for use in uses] for uses in of]
+        leaving = [[(after[use], sizes[use]) for use in uses] for uses in of]
+        return busy, (busy.tolist(), entering, leaving, self._peaks[busy].tolist())
