@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 REPEATS = 9
+BATCH, MICROBATCHES = 8, 8
 
 
 def timed(call: Callable[[], Any], repeats: int = REPEATS) -> tuple[float, float]:
@@ -37,7 +38,7 @@ def gpt2(num_layers: int, width: int, heads: int) -> Any:
     import pipelab
 
     config = GPT2Config(n_layer=num_layers, n_embd=width, n_head=heads)
-    return pipelab.trace_pretrained(config, batch_size=8, seq_len=512).graph
+    return pipelab.trace_pretrained(config, batch_size=BATCH, seq_len=512).graph
 
 
 def textbook(time_before: Any, transfer: Any, num_stages: int) -> float:
@@ -70,20 +71,24 @@ def main() -> None:
     hardware = "h100-80gb"
     for objective, limit in (("time", None), ("time", 4e9), ("flops", None), ("params", None), ("memory", None)):
         settings = {"num_stages": 16, "objective": objective, "granularity": "op", "hardware": hardware}
+        settings["num_microbatches"] = MICROBATCHES
         seconds = timed(lambda s=settings, m=limit: pipelab.optimal(long, **s, memory_limit_bytes=m))
         plan = pipelab.optimal(long, **settings, memory_limit_bytes=limit)
         what = f"optimal, 16 stages, any op, {objective}" + (f", limit {limit / 1e9:g} GB" if limit else "")
-        far = pipelab.regret(plan, granularity="op", objective=objective, memory_limit_bytes=limit)
+        far = pipelab.regret(
+            plan, granularity="op", objective=objective, memory_limit_bytes=limit, num_microbatches=MICROBATCHES
+        )
         line(what, f"{cuts}, {far.fraction:.2%} above", seconds, "50 ms")
-    plan = pipelab.optimal(long, num_stages=16, objective="time", granularity="op", hardware=hardware)
-    line("regret with certificate, the same", cuts, timed(lambda: pipelab.regret(plan, granularity="op")))
-    costs = Costs.of(long, devices_of(hardware, long, 1)[0], 1)
+    same: dict[str, Any] = {"granularity": "op", "num_microbatches": MICROBATCHES}
+    plan = pipelab.optimal(long, num_stages=16, objective="time", hardware=hardware, **same)
+    line("regret with certificate, the same", cuts, timed(lambda: pipelab.regret(plan, **same)))
+    costs = Costs.of(long, devices_of(hardware, long, 1)[0], BATCH // MICROBATCHES)
     at = list(candidates(long, "op"))
     arrays = costs.loaded_time_before[at], costs.transfer_s[at]
     start = time.process_time()
     found = textbook(*arrays, 16)
     peer_s = time.process_time() - start
-    ours = pipelab.regret(plan, granularity="op").optimum
+    ours = pipelab.regret(plan, **same).optimum
     line("peer: O(K N²) dynamic program, the same", f"optimum {found / ours:.12f} × ours", (peer_s, peer_s))
 
     def evaluated() -> None:
@@ -96,6 +101,7 @@ def main() -> None:
     for granularity, num_stages in (("block", 8), ("narrow", 8), ("narrow", 16), ("module", 16)):
         drawn = pipelab.uniform(xl, num_stages=num_stages)
         settings = {"objective": "time", "granularity": granularity, "hardware": hardware}
+        settings["num_microbatches"] = MICROBATCHES
         places = len(candidates(xl, granularity)) - 2
         seconds = timed(lambda p=drawn, s=settings: pipelab.landscape(p, **s))
         budget = "15 ms" if granularity == "narrow" else ""
