@@ -86,8 +86,8 @@ class Costs:
         return sum(weight.num_bytes for weight in self.graph.weights_between(start, stop))
 
     def cache_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the key-value caches they read, for one micro-batch."""
-        return self.graph.cache_bytes_between(start, stop, self.rows)
+        """Bytes of the key-value caches they read, of the whole batch: each micro-batch keeps its own."""
+        return self.graph.cache_bytes_between(start, stop, self.graph.batch_size)
 
     def memory_bytes(self, start: int, stop: int) -> float:
         """What a device must hold to run them forward: weights, caches, activations at their peak, its reserve."""

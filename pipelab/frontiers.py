@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from pipelab.candidates import Granularity
 from pipelab.chain import Chain
-from pipelab.costs import default_microbatches
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike
@@ -27,7 +26,7 @@ class FrontierPoint:
     Attributes:
         num_stages: Number of stages.
         plan: The split.
-        bottleneck_s: Seconds of its slowest stage, for a micro-batch.
+        bottleneck_s: Seconds of its slowest stage.
         memory_bytes: Bytes its fullest stage holds, with what the device holds anyway.
     """
 
@@ -76,7 +75,7 @@ def frontier(
         granularity: As for `optimal`.
         hardware: As for `optimal`; a device per stage goes with a single number of stages.
         memory_limit_bytes: As for `optimal`.
-        num_microbatches: The same for all numbers of stages, so that times compare; None is twice the largest.
+        num_microbatches: As for `optimal`.
 
     Returns:
         A tuple of points; numbers of stages of which no split fits are in its `refused`.
@@ -103,7 +102,7 @@ def frontier(
             granularity=granularity,
             hardware=hardware,
             memory_limit_bytes=memory_limit_bytes,
-            num_microbatches=num_microbatches or default_microbatches(graph.batch_size, numbers[-1]),
+            num_microbatches=num_microbatches,
         )
         found = _points(problem)
         points += found

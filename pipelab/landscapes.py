@@ -24,7 +24,7 @@ class Landscape:
 
     Attributes:
         plan: The plan whose cuts are looked at.
-        objective: What a bottleneck is: "params", "flops", "time" (of a micro-batch) or "memory".
+        objective: What a bottleneck is: "params", "flops", "time" or "memory".
         positions: The places, by op position, ascending.
         values: Per cut of the plan and place: the least bottleneck with that cut there; infinite where none fits.
         optimum: The least of all: that of the best plan.

@@ -34,8 +34,8 @@ def optimal(
     """The split whose dearest stage is as cheap as can be: exact, over all legal cuts of a granularity.
 
     Among splits that are as good (for "time": within 0.5 %) it is the one with the fewest bytes on the wire, and of
-    those the most even one. A tied weight counts once in every stage that reads it. "time" is that of a micro-batch:
-    a stage's ops and its transfers, one after the other or side by side as the device has it. With "time", or where
+    those the most even one. A tied weight counts once in every stage that reads it. "time" is that of a stage's ops
+    and its transfers, one after the other or side by side as the device has it. With "time", or where
     hardware is named, no stage holds more than its device: weights, caches, activations at their peak, and what the
     device holds anyway.
 
@@ -48,7 +48,8 @@ def optimal(
         hardware: A preset's name, a `Hardware`, a `Measurement`, or one per stage. None for "time" is this machine
             if `measure` was called, else a preset.
         memory_limit_bytes: What a stage may hold, for all or one per stage, instead of the devices' memory.
-        num_microbatches: Into how many micro-batches the traced batch is split; None is twice the stages.
+        num_microbatches: Into how many micro-batches the traced batch is split; None for the batch in one piece, of
+            which a plan's own figures speak.
         pins: Cuts the plan must have: what `split_at` takes.
 
     Raises:
@@ -93,7 +94,7 @@ class Regret:
 
     Attributes:
         plan: The plan.
-        objective: What is compared: "params", "flops", "time" (of a micro-batch) or "memory".
+        objective: What is compared: "params", "flops", "time" or "memory".
         cost: Its dearest stage's.
         optimum: The least there is.
         best: A plan that has it (for "time" within 0.5 %, with the fewest bytes on the wire).
@@ -227,7 +228,7 @@ def _bottleneck(problem: Problem, costs: Sequence[float], optimum: float) -> str
         percent = f"{abs(above):.0%}" if abs(above) >= 0.1 else f"{abs(above):.1%}"
         side = "above" if above > 0 else "below"
         distance = f"{percent.replace('%', ' %')} {side} the best, {problem.text(optimum)}"
-    per = " per micro-batch" if problem.objective == "time" else ""
+    per = " per micro-batch" if problem.objective == "time" and problem.num_microbatches > 1 else ""
     return (
         f"Stage {costs.index(cost)} is the bottleneck: {problem.text(cost)}{per}, {distance} ({problem.rests_on}; cuts "
         f"{WHERE[problem.granularity]})."

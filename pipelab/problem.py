@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelab.candidates import Granularity, candidates
 from pipelab.chain import Chain, StageCosts
-from pipelab.costs import Costs, default_microbatches, rows_of
+from pipelab.costs import Costs, rows_of
 from pipelab.errors import InputError, SplitError
 from pipelab.graph import Graph, IntArray
 from pipelab.hardware import DEFAULT, Device, HardwareLike, describe, devices_of, has_costs
@@ -38,6 +38,7 @@ class Problem:
         num_bytes: Bytes a micro-batch sends at each candidate.
         hardware: As it was given.
         devices: One per stage, where they matter: to time, or to how much fits.
+        num_microbatches: In how many times and activations come; 1 for the batch in one piece.
         held_to: What the stages' memory limit is, in words.
     """
 
@@ -50,6 +51,7 @@ class Problem:
     num_bytes: IntArray
     hardware: HardwareLike
     devices: tuple[Device, ...]
+    num_microbatches: int
     held_to: str
 
     @property
@@ -94,7 +96,9 @@ class Problem:
         """The objective and what it rests on: "time on h100-80gb"."""
         if self.objective != "time":
             return self.objective
-        return f"time on {' and '.join(dict.fromkeys(device.name for device in self.devices))}"
+        names = " and ".join(dict.fromkeys(device.name for device in self.devices))
+        split = f", {plural(self.num_microbatches, 'micro-batch')}" if self.num_microbatches > 1 else ""
+        return f"time on {names}{split}"
 
     @property
     def rests_on(self) -> str:
@@ -134,7 +138,7 @@ def pose(
         granularity: Where it may be cut.
         hardware: Devices; None where they matter is this machine, if the model was measured, else a preset.
         memory_limit_bytes: Limit of each stage, or one per stage; None is the devices' memory where they matter.
-        num_microbatches: Into how many micro-batches the batch is split; None is twice the stages.
+        num_microbatches: Into how many micro-batches the batch is split; None is one piece.
         pins: Cuts there must be, by name or op position.
         also: More cuts there may be, by op position.
         positions: The candidates, both ends included, where not all of the granularity are.
@@ -152,7 +156,7 @@ def pose(
             f"{num_stages}."
         )
     positions = positions or candidates(graph, granularity, (*held, *also))
-    rows = _rows(graph, num_stages, num_microbatches)
+    rows = _rows(graph, num_microbatches)
     timed = objective == "time" or hardware is not None
     devices = devices_of(hardware, graph, num_stages)
     limits, held_to = _limits(memory_limit_bytes, devices if timed else (), num_stages)
@@ -165,8 +169,9 @@ def pose(
     chain = Chain(stages, (memory,), measure, tuple(positions.index(cut) for cut in held))
     crossing = Costs.of(graph, devices[0], rows).cut_bytes[list(positions)]
     return Problem(
-        graph, objective, granularity, positions, chain, memory, crossing, hardware, devices if timed else (), held_to
-    )
+        graph, objective, granularity, positions, chain, memory, crossing, hardware, devices if timed else (),
+        num_microbatches or 1, held_to,
+    )  # fmt: skip
 
 
 def check_num_stages(num_stages: int) -> None:
@@ -175,9 +180,9 @@ def check_num_stages(num_stages: int) -> None:
         raise SplitError(f"num_stages must be a whole number, 1 or more; it is {num_stages!r}.")
 
 
-def _rows(graph: Graph, num_stages: int, num_microbatches: int | None) -> int:
+def _rows(graph: Graph, num_microbatches: int | None) -> int:
     if num_microbatches is None:
-        num_microbatches = default_microbatches(graph.batch_size, num_stages)
+        return graph.batch_size
     if not 1 <= num_microbatches <= graph.batch_size:
         raise InputError(
             f"A batch of {plural(graph.batch_size, 'row')} cannot be split into "
@@ -209,7 +214,8 @@ def _texts(limits: Sequence[float]) -> str:
 def _memory(graph: Graph, positions: tuple[int, ...], costs: Costs) -> Window:
     """Weights, caches and the activations' peak, in bytes."""
     weights = [(ops, graph.weight_by_name[name].num_bytes) for name, ops in graph.weight_uses.items()]
-    caches = [(ops, graph.value_bytes(value, costs.rows)) for value, ops in graph.cache_uses.items()]
+    # Each micro-batch has caches of its own, and keeps them from step to step.
+    caches = [(ops, graph.value_bytes(value, graph.batch_size)) for value, ops in graph.cache_uses.items()]
     return Window(positions, [*weights, *caches], costs.activation_bytes)
 
 

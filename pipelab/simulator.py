@@ -149,7 +149,7 @@ def _stage_bytes(costs: Sequence[Costs], start: int, stop: int, train: bool) -> 
     """Weights, their gradients, and the caches of every micro-batch: they stay from step to step."""
     weights = costs[0].graph.weights_between(start, stop)
     gradients = sum(weight.num_bytes for weight in weights if weight.kind == "parameter") if train else 0
-    return costs[0].weight_bytes(start, stop) + gradients + sum(of.cache_bytes(start, stop) for of in costs)
+    return costs[0].weight_bytes(start, stop) + gradients + costs[0].cache_bytes(start, stop)
 
 
 def _microbatch_bytes(plan: Plan, costs: _CostsOfAll, train: bool) -> tuple[int, ...]:

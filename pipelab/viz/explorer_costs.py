@@ -56,5 +56,5 @@ def _held(graph: Graph, rows: int) -> list[list[Any]]:
     """What a stage holds besides parameters: buffers, constants and caches, each as the ops that read it, and bytes."""
     weights = ((uses, graph.weight_by_name[name]) for name, uses in graph.weight_uses.items())
     held = [[list(uses), weight.num_bytes] for uses, weight in weights if weight.kind != "parameter"]
-    caches = ([list(uses), graph.value_bytes(value, rows)] for value, uses in graph.cache_uses.items())
+    caches = ([list(uses), graph.value_bytes(value, graph.batch_size)] for value, uses in graph.cache_uses.items())
     return [*held, *caches]
