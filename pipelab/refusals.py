@@ -58,7 +58,8 @@ def _what_would(problem: Problem) -> str:
         return "Without the pinned cuts it fits."
     least = minimise(_by_memory(chain, problem))
     assert least is not None  # with as many stages as this, cuts and pins admit some split
-    text = f"The smallest limit that works for {plural(chain.num_stages, 'stage')} is {format_bytes(least.cost)} ({least.cost:,.0f} bytes)"
+    limit = f"{format_bytes(least.cost)} ({least.cost:,.0f} bytes)"
+    text = f"The smallest limit that works for {plural(chain.num_stages, 'stage')} is {limit}"
     rooms = {of.limit - of.held for of in chain.stages}
     if len(rooms) > 1:
         return f"{text}."

@@ -12,7 +12,7 @@ from pipelab.policies import equal_size, split_at, uniform
 def test_every_value_is_the_optimum_with_that_cut_held(objective: str) -> None:
     graph = gpt2_graph(6)
     plan = uniform(graph, num_stages=3)
-    found = pipelab.landscape(plan, objective=objective, hardware="t4-16gb")
+    found = pipelab.landscape(plan, objective=objective, hardware="t4-16gb", num_microbatches=6)
     for index, position in enumerate(found.positions):
         held = [values[index] for values in found.values if math.isfinite(values[index])]
         best = pipelab.optimal(
@@ -44,7 +44,9 @@ def test_by_hand() -> None:
 
 def test_a_place_where_nothing_fits_is_infinite_unless_nothing_fits_anywhere() -> None:
     plan = uniform(mlp_graph(6), num_stages=2)
-    tight = pipelab.landscape(plan, memory_limit_bytes=4 * 1088 + 300)  # four layers and their activations
+    tight = pipelab.landscape(
+        plan, memory_limit_bytes=4 * 1088 + 300, num_microbatches=4
+    )  # four layers, and activations of two rows
     assert tight.fits
     assert [math.isinf(value) for value in tight.values[0]] == [True, False, False, False, True]
     nowhere = pipelab.landscape(plan, memory_limit_bytes=1000)
@@ -67,7 +69,9 @@ def test_too_many_places_are_refused() -> None:
 
 
 def test_no_point_of_a_frontier_is_beaten_by_another_of_as_many_stages() -> None:
-    points = pipelab.frontier(gpt2_graph(), num_stages=(1, 2, 4), granularity="narrow", hardware="t4-16gb")
+    points = pipelab.frontier(
+        gpt2_graph(), num_stages=(1, 2, 4), granularity="narrow", hardware="t4-16gb", num_microbatches=8
+    )
     assert {point.num_stages for point in points} == {1, 2, 4}
     for number in (1, 2, 4):
         of = [point for point in points if point.num_stages == number]
@@ -95,7 +99,9 @@ def test_a_point_cannot_be_had_with_less_memory() -> None:
 
 
 def test_numbers_of_stages_that_do_not_fit_say_why() -> None:
-    points = pipelab.frontier(gpt2_graph(), num_stages=(1, 4), hardware="t4-16gb", memory_limit_bytes=1.3e9)
+    points = pipelab.frontier(
+        gpt2_graph(), num_stages=(1, 4), hardware="t4-16gb", memory_limit_bytes=1.3e9, num_microbatches=8
+    )
     assert {point.num_stages for point in points} == {4}
     assert "The smallest limit that works for 1 stage is" in points.refused[1]
     assert repr(points).splitlines()[-1].startswith("1 stage: With the limit of 1.30 GB per stage")
