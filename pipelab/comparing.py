@@ -70,6 +70,8 @@ def policies_of(
 ) -> tuple[dict[str, Plan], dict[str, str]]:
     """PiPPy's two policies and the optimum: the plans they make, and the reasons of those that make none."""
     devices_of(hardware, graph, num_stages)  # what is unknown is an error, not a refusal
+    if num_microbatches is None:  # the optimum is held to what `side_by_side` measures it with
+        num_microbatches = default_microbatches(graph.batch_size, num_stages)
     makers: dict[str, Callable[[], Plan]] = {
         "equal_size": lambda: equal_size(graph, num_stages=num_stages),
         "threshold": lambda: threshold(graph, num_stages=num_stages),

@@ -65,6 +65,13 @@ def test_ten_equal_layers_by_hand() -> None:
     )
 
 
+def test_the_optimum_is_held_to_the_micro_batches_that_all_are_measured_with() -> None:
+    # The head's logits of the whole batch alone are 206 MB; of one row, which is what runs at a time, 26 MB.
+    entries = by_name(pipelab.compare(GPT2, num_stages=4, hardware="t4-16gb", memory_limit_bytes=1.2e9))
+    assert entries["optimal"].misfits == () and entries["optimal"].above_text == "0% above"
+    assert entries["equal_size"].misfits == (3,)
+
+
 def test_the_table_follows_the_verdict() -> None:
     comparison = pipelab.compare(mlp_graph(10), num_stages=4, hardware=CLOCK)
     verdict, title, header, even, *_ = repr(comparison).splitlines()
