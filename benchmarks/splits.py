@@ -1,7 +1,7 @@
 """Claim: how far other tools' splits are from the best one is known before anything runs, and proven.
 
-Two tables. The first: the slowest stage of each policy's split over that of the best split, for seven models at 2 to
-16 stages. The second: LLaMA-3-70B split for reading a prompt, for generating, and for both, on either workload.
+The slowest stage of each policy's split over that of the best split, for seven models at 2 to 16 stages, in full and
+in brief; then LLaMA-3-70B split for reading a prompt, for generating, and for both, on either workload.
 Models are traced on the meta device from the configs below and costed by a device's data sheet; nothing is downloaded
 or measured.
 
@@ -77,6 +77,7 @@ POLICIES: dict[str, Callable[..., Plan]] = {
     "DeepSpeed": peers.deepspeed,
     "torchgpipe": peers.torchgpipe,
 }
+IN_BRIEF = ("equal size", "threshold", "uniform", "accelerate")
 
 
 @cache
@@ -134,6 +135,15 @@ def policies_row(model: str, num_stages: int, policies: Mapping[str, Callable[..
     ]
 
 
+def in_brief(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The README's table: one line per model, in a cell a policy's figures for all numbers of stages."""
+    header = ["model", "stages", "best", *POLICIES]
+    return [
+        [model, *(" · ".join(row[header.index(policy)] for row in rows if row[0] == model) for policy in IN_BRIEF)]
+        for model in MODELS
+    ]
+
+
 # --- plans against workloads --------------------------------------------------------------------------
 
 
@@ -175,7 +185,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     batch = f"{BATCH} × {LENGTH} tokens in {NUM_MICROBATCHES} micro-batches"
     print(f"Batch of {batch}, bfloat16, {HARDWARE} by its data sheet.\n")
@@ -186,6 +196,7 @@ def main() -> None:
         "Equal size and threshold, PiPPy's policies, cut inside blocks as well, so they can be below 1. (n): the "
         "policy uses n stages only. –: it refuses, or there are fewer blocks than stages.\n"
     )
+    print(markdown([f"at {' · '.join(map(str, NUM_STAGES))} stages", *IN_BRIEF], in_brief(rows)) + "\n")
     rows = [
         workloads_row(name, plan, granularity)
         for granularity in GRANULARITIES
