@@ -10,12 +10,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_its_examples_run_as_a_script(tmp_path: Path) -> None:
-    # The last one reads a model's configuration from the network.
+    # That of a pretrained model reads its configuration from the network.
+    local = [block for block in BLOCKS if "trace_pretrained" not in block]
+    assert len(local) == len(BLOCKS) - 1
     script = tmp_path / "readme.py"
-    script.write_text("\n".join(BLOCKS[:-1]), encoding="utf-8")
+    script.write_text("\n".join(local), encoding="utf-8")
     result = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "Sequential in 4 stages, uniform (batch of 64)" in result.stdout
+    assert "predicted" in result.stdout
     assert (tmp_path / "timeline.png").stat().st_size > 1000
 
 
