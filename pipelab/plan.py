@@ -41,6 +41,20 @@ def graph_of(traced: "HasGraph | Graph") -> Graph:
     return graph
 
 
+def as_run(plan: "Plan") -> "Plan":
+    """The plan a run uses: without an empty last stage.
+
+    Raises:
+        SplitError: It is no plan: names what it is.
+    """
+    if not isinstance(plan, Plan):
+        raise SplitError(
+            f"A {type(plan).__name__} is no plan: pass what a policy returned, such as "
+            "pipelab.uniform(traced, num_stages=4)."
+        )
+    return plan.without_empty_stage()
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What one stage holds. Sizes are of the traced batch.
@@ -187,6 +201,24 @@ class Plan:
             SplitError: A cut is not legal.
         """
         return Plan(self.graph, tuple(cuts), "by hand", self.hardware)
+
+    def with_hardware(self, hardware: HardwareLike) -> "Plan":
+        """The same cuts on other hardware: what the stages' times rest on.
+
+        Args:
+            hardware: A preset's name, a `Hardware`, a `Measurement`, or one per stage.
+
+        Raises:
+            InputError: It is not known.
+
+        Example:
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
+            >>> plan = pipelab.uniform(pipelab.trace(model, torch.zeros(2, 16)), num_stages=2)
+            >>> plan.stages[0].time_s is None, plan.with_hardware("t4-16gb").stages[0].time_s > 0
+            (True, True)
+        """
+        devices_of(hardware, self.graph, self.num_stages)
+        return replace(self, hardware=hardware)
 
     def without_empty_stage(self) -> "Plan":
         """The plan a run uses: without an empty last stage."""

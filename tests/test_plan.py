@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import zoo
+from graphs import gpt2_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pipelab
-from pipelab.errors import SplitError
+from pipelab.errors import InputError, SplitError
 from pipelab.plan import Plan
 
 GPT2 = pipelab.trace(*zoo.build("gpt2")[:1], **zoo.build("gpt2")[1])
@@ -155,3 +156,18 @@ stage  holds            parameters  weights   FLOPs    sends
 1      layers.1–2              144    576 B  12.3 k  1.54 kB
 2      head                    256  1.02 kB  24.6 k
 Stage 0 holds 328 parameters, 1.35 × the mean."""
+
+
+def test_the_same_cuts_tell_other_times_on_other_hardware() -> None:
+    plan = pipelab.uniform(gpt2_graph(), num_stages=3)
+    assert all(stage.time_s is None for stage in plan.stages)
+    slow, fast = (plan.with_hardware(name) for name in ("t4-16gb", "h100-80gb"))
+    assert slow.cuts == fast.cuts == plan.cuts
+    for on_slow, on_fast in zip(slow.stages, fast.stages, strict=True):
+        assert on_slow.time_s > on_fast.time_s > 0
+    assert "time" in repr(slow)
+    assert "t4-16gb, by its data sheet" in repr(slow)
+    with pytest.raises(InputError, match="h100-80gb"):
+        plan.with_hardware("h100")
+    with pytest.raises(InputError, match="2 devices for 3 stages"):
+        plan.with_hardware(["t4-16gb", "h100-80gb"])
