@@ -100,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         for num_stages, level in CASES:
             path = Path(folder) / f"{num_stages}.html"
-            pipelab.explore(traced, num_stages=num_stages).save(path)
+            pipelab.explore(traced, num_stages=num_stages, hardware="h100-80gb").save(path)
             columns = measure(browser, path, level)
             texts = " ".join(f"{median(column):5.1f} / {_percentile95(column):5.1f}" for column in columns)
             print(f"{num_stages:6} {level:>8} {len(columns[0]):7} {texts}")
