@@ -189,7 +189,7 @@ def _check_each_block_once(plan: Plan) -> None:
 
 def _cut_text(plan: Plan, index: int) -> str:
     cut = plan.cuts[index]
-    return f"cut {index} ({plan.graph.label_at(cut)}, {name_of(plan.graph, cut)!r})"
+    return f"cut {index + 1} ({plan.graph.label_at(cut)}, {name_of(plan.graph, cut)!r})"
 
 
 _SYSTEMS: dict[str, Callable[[Plan], str | dict[str, int]]] = {

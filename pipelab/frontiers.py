@@ -7,7 +7,7 @@ from pipelab.candidates import Granularity
 from pipelab.chain import Chain
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
-from pipelab.hardware import HardwareLike
+from pipelab.hardware import HardwareLike, describe, devices_of
 from pipelab.minmax import is_kept, minimise, reachable, split_within
 from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.polishing import polish
@@ -41,18 +41,20 @@ class Frontier(tuple[FrontierPoint, ...]):
 
     Attributes:
         refused: Why there is no point, by number of stages.
+        rests_on: What times and memory rest on, in words.
     """
 
     refused: dict[int, str]
+    rests_on: str
 
     def __repr__(self) -> str:
-        header = ["stages", "bottleneck", "largest memory", "cuts"]
+        header = ["stages", "bottleneck", "largest memory", "cuts before"]
         rows = [
             [str(p.num_stages), format_seconds(p.bottleneck_s), format_bytes(p.memory_bytes), _cuts_text(p.plan)]
             for p in self
         ]
         notes = [f"{plural(number, 'stage')}: {text}" for number, text in self.refused.items()]
-        return "\n".join([format_table(header, rows, left=(0, 3)), *notes])
+        return "\n".join([self.rests_on, format_table(header, rows, left=(0, 3)), *notes])
 
 
 def frontier(
@@ -112,6 +114,7 @@ def frontier(
         raise SplitError(f"No split of {graph.model} fits. With {numbers[-1]} stages: {refused[numbers[-1]]}")
     result = Frontier(points)
     result.refused = refused
+    result.rests_on = _rests_on(points[0].plan, hardware, num_microbatches)
     return result
 
 
@@ -151,4 +154,11 @@ def _within(chain: Chain, limit: float) -> Chain:
 
 
 def _cuts_text(plan: Plan) -> str:
-    return ", ".join(plan.graph.label_at(cut) for cut in plan.cuts)
+    return ", ".join(plan.graph.label_at(cut).removeprefix("before ") for cut in plan.cuts)
+
+
+def _rests_on(plan: Plan, hardware: HardwareLike, num_microbatches: int | None) -> str:
+    graph = plan.graph
+    pieces = f"in {plural(num_microbatches, 'micro-batch')}" if num_microbatches else "in one piece"
+    devices = describe(devices_of(hardware, graph, plan.num_stages))
+    return f"{graph.model}: batch of {graph.batch_size} {pieces}, {devices}"

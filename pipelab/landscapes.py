@@ -9,7 +9,7 @@ from pipelab.candidates import Granularity
 from pipelab.chain import Chain
 from pipelab.errors import SplitError
 from pipelab.hardware import HardwareLike
-from pipelab.plan import Plan
+from pipelab.plan import Plan, as_run
 from pipelab.planner import problem_of
 from pipelab.problem import MemoryLimit, Objective, cost_text
 from pipelab.table import format_table
@@ -48,7 +48,7 @@ class Landscape:
             here, least = self.at(index, cut), min(values)
             best = label(self.positions[values.index(least)])
             text = cost_text(self.objective, here) if np.isfinite(here) else "does not fit"
-            rows.append([str(index), label(cut), text, best, cost_text(self.objective, least)])
+            rows.append([str(index + 1), label(cut), text, best, cost_text(self.objective, least)])
         return format_table(["cut", "lies", "best with it there", "best place", "then"], rows, left=(0, 1, 3))
 
 
@@ -84,7 +84,7 @@ def landscape(
         >>> pipelab.landscape(plan).values  # the parameters of five layers, four, three, four, five
         ((1360.0, 1088.0, 816.0, 1088.0, 1360.0),)
     """
-    plan = plan.without_empty_stage()
+    plan = as_run(plan)
     problem = problem_of(
         plan,
         objective=objective,

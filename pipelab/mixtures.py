@@ -56,11 +56,14 @@ def optimal_mix(
         (2, 4)
     """
     check_num_stages(num_stages)
-    if not workloads or any(weight <= 0 for _, weight in workloads):
+    pairs = [item for item in workloads if isinstance(item, tuple | list) and len(item) == 2]
+    if not workloads or len(pairs) < len(workloads) or any(weight <= 0 for _, weight in pairs):
         raise SplitError(
             "optimal_mix takes pairs of a trace and its weight above 0, as in [(prefill, 1), (decode, 64)]."
         )
     graphs = [graph_of(traced) for traced, _ in workloads]
+    if len(models := sorted({graph.model for graph in graphs})) > 1:
+        raise SplitError(f"optimal_mix takes traces of one model; these are of {' and '.join(models)}.")
     problems = [
         pose(
             graph,

@@ -10,7 +10,7 @@ from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike, has_costs
 from pipelab.minmax import Optimum, minimise
-from pipelab.plan import HasGraph, Plan, graph_of
+from pipelab.plan import HasGraph, Plan, as_run, graph_of
 from pipelab.polishing import polish
 from pipelab.problem import MemoryLimit, Objective, Problem, check_num_stages, pose
 from pipelab.refusals import refusal
@@ -155,7 +155,7 @@ def regret(
         SplitError: The objective or the granularity is unknown.
         InputError: Hardware, limits or micro-batches do not fit.
     """
-    plan = plan.without_empty_stage()
+    plan = as_run(plan)
     problem = problem_of(
         plan,
         objective=objective,

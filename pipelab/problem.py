@@ -197,6 +197,8 @@ def _limits(given: MemoryLimit, devices: Sequence[Device], num_stages: int) -> t
         limits = tuple(float(device.memory_bytes) for device in devices) or (float("inf"),) * num_stages
         names = " and ".join(dict.fromkeys(device.name for device in devices))
         return limits, f"{_texts(limits)} of {names}" if devices else ""
+    if isinstance(given, str):
+        raise InputError(f"memory_limit_bytes is a number of bytes, such as 80e9, or one per stage; it is {given!r}.")
     limits = (float(given),) * num_stages if isinstance(given, Real) else tuple(float(limit) for limit in given)  # type: ignore[union-attr]
     if len(limits) != num_stages:
         raise InputError(

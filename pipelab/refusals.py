@@ -44,7 +44,7 @@ def _what_does_not_fit(problem: Problem) -> str:
         return f"With {problem.held_to} per stage{held}, no split{pinned} leaves something for every stage."
     label = problem.graph.label_at(problem.positions[farthest])
     stages = plural(len(reached), "stage") if reached else "a first stage"
-    return f"With {problem.held_to} per stage{held}, {stages}{pinned} can hold the model up to {label}."
+    return f"With {problem.held_to} per stage{held}, {stages}{pinned} can hold the model up to the cut {label}."
 
 
 def _held_text(problem: Problem) -> str:

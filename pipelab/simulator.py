@@ -8,7 +8,7 @@ from pipelab.costs import Costs, default_microbatches, microbatch_rows
 from pipelab.errors import InputError
 from pipelab.events import Timeline
 from pipelab.hardware import Device, FloatArray, HardwareLike, devices_of
-from pipelab.plan import Plan
+from pipelab.plan import Plan, as_run
 from pipelab.replay import Workload, replay
 from pipelab.schedules import ActionKind, Order, schedule_actions
 from pipelab.units import plural
@@ -57,7 +57,7 @@ def simulate(
         >>> pipelab.simulate(plan, schedule="1f1b", num_microbatches=4, hardware="h100-80gb", train=True)
         Timeline(simulated, h100-80gb, 1F1B training: 2 ranks, 4 micro-batches, ... ms, idle ...%)
     """
-    plan = plan.without_empty_stage()
+    plan = as_run(plan)
     num_stages, batch_size = plan.num_stages, plan.graph.batch_size
     num_ranks = num_stages if num_ranks is None else num_ranks
     if num_microbatches is None:

@@ -60,9 +60,9 @@ def test_megatron_takes_stages_of_embedding_or_head_alone_and_vllm_refuses_them(
     graph = gpt2_graph(4)
     plan = at(graph, "transformer.h.0", "transformer.h.2", "transformer.ln_f")
     assert unrolled(str(export(plan, "megatron")).split('"')[1]) == ["E", "tt", "tt", "L"]
-    with pytest.raises(SplitError, match=r"stage 0 \(embed\) holds no layer.*cut 0 \(before h.0"):
+    with pytest.raises(SplitError, match=r"stage 0 \(embed\) holds no layer.*cut 1 \(before h.0"):
         export(plan, "vllm")
-    with pytest.raises(SplitError, match=r"stage 1 \(head\) holds no layer.*cut 0 \(before head"):
+    with pytest.raises(SplitError, match=r"stage 1 \(head\) holds no layer.*cut 1 \(before head"):
         export(at(graph, "transformer.ln_f"), "vllm")
 
 
@@ -171,7 +171,7 @@ def test_torch_makes_the_same_stages_of_the_exported_spec(case: Any) -> None:
 
 def test_torch_cannot_cut_before_a_module_that_runs_more_than_once() -> None:
     plan = pipelab.split_at(pipelab.trace(*_shared()), ["block@1"])
-    with pytest.raises(SplitError, match=r"cannot express cut 0 \(.*'block@1'\).*runs once"):
+    with pytest.raises(SplitError, match=r"cannot express cut 1 \(.*'block@1'\).*runs once"):
         export(plan, "torch")
 
 
@@ -187,7 +187,7 @@ def _shared() -> tuple[nn.Module, torch.Tensor]:
 def test_a_cut_inside_a_block_is_refused_by_name_with_the_nearest_block(system: str) -> None:
     plan = at(gpt2_graph(4), "transformer.h.1", "transformer.h.2.mlp")
     message = (
-        r"cut 1 \(before h.2.mlp, 'transformer.h.2.mlp'\): it is not between blocks.*before h.3 \('transformer.h.3'\)"
+        r"cut 2 \(before h.2.mlp, 'transformer.h.2.mlp'\): it is not between blocks.*before h.3 \('transformer.h.3'\)"
     )
     with pytest.raises(SplitError, match=message):
         export(plan, system)

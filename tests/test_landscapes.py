@@ -32,13 +32,13 @@ def test_its_least_value_is_the_optimum(granularity: str) -> None:
 
 
 def test_by_hand() -> None:
-    # Six equal layers in three: with cut 0 after layer 3, the rest takes 2 and 1.
+    # Six equal layers in three: with the first cut after layer 3, the rest takes 2 and 1.
     found = pipelab.landscape(split_at(mlp_graph(6), [3, 5]))
     layers = [[value / 272 for value in values] for values in found.values]
     assert layers == [[3, 2, 3, 4, math.inf], [math.inf, 4, 3, 2, 3]]
     assert found.at(0, 3) == 3 * 272
     assert "before layers.3" in repr(found)
-    cells = ["0", "before layers.3", "816 parameters", "before layers.2", "544 parameters"]
+    cells = ["1", "before layers.3", "816 parameters", "before layers.2", "544 parameters"]
     assert [cell.strip() for cell in repr(found).splitlines()[1].split("  ") if cell] == cells
 
 
@@ -105,5 +105,6 @@ def test_numbers_of_stages_that_do_not_fit_say_why() -> None:
     assert {point.num_stages for point in points} == {4}
     assert "The smallest limit that works for 1 stage is" in points.refused[1]
     assert repr(points).splitlines()[-1].startswith("1 stage: With the limit of 1.30 GB per stage")
+    assert repr(points).startswith("GPT2LMHeadModel: batch of 8 in 8 micro-batches, t4-16gb, by its data sheet\n")
     with pytest.raises(SplitError, match=r"No split of GPT2LMHeadModel fits. With 2 stages: "):
         pipelab.frontier(gpt2_graph(), num_stages=(1, 2), hardware="t4-16gb", memory_limit_bytes=1.01e9)

@@ -1,7 +1,9 @@
 """Plans of graphs: every objective, limits, pins, unlike devices; and what is said where there is none."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 from graphs import gpt2_graph, mlp_graph
@@ -265,7 +267,7 @@ def test_pinned_cuts_are_in_the_plan(pins: list[str | int]) -> None:
         ({"num_stages": 3, "memory_limit_bytes": 50e6}, r"head alone needs .*no number of stages does; granularity"),
         (
             {"num_stages": 2, "memory_limit_bytes": 300e6, "num_microbatches": 8},
-            r"2 stages can hold the model up to before head.* 3 stages do",
+            r"2 stages can hold the model up to the cut before head.* 3 stages do",
         ),
         (
             {"num_stages": 2, "memory_limit_bytes": [3e8, 2e8], "num_microbatches": 4},
@@ -286,6 +288,7 @@ def test_what_cannot_be_is_refused_with_what_can(settings: dict[str, object], me
     ("settings", "message"),
     [
         ({"memory_limit_bytes": [1e9]}, "names 1 limit for 2 stages"),
+        ({"memory_limit_bytes": "80GB"}, "a number of bytes, such as 80e9, or one per stage; it is '80GB'"),
         ({"num_microbatches": 9}, "8 rows cannot be split into 9 micro-batches: choose 1 to 8"),
         ({"hardware": "abacus"}, "'abacus' is not known"),
         ({"hardware": ["t4-16gb"] * 3}, "names 3 devices for 2 stages"),
@@ -294,6 +297,12 @@ def test_what_cannot_be_is_refused_with_what_can(settings: dict[str, object], me
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pipelab.optimal(gpt2_graph(), num_stages=2, objective="time", **settings)
+
+
+@pytest.mark.parametrize("ask", [pipelab.regret, pipelab.landscape, pipelab.simulate])
+def test_a_graph_in_the_place_of_a_plan_is_refused(ask: Callable[[Any], object]) -> None:
+    with pytest.raises(SplitError, match=r"A Graph is no plan: pass what a policy returned"):
+        ask(gpt2_graph())
 
 
 def test_the_number_of_stages_that_a_refusal_names_works() -> None:

@@ -22,6 +22,10 @@ def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:
     Raises:
         InputError: It is not the timeline of an inference with one stage per rank, and so many of them.
     """
+    if not isinstance(timeline, Timeline):
+        raise InputError(
+            f"pace takes a timeline, as pipelab.simulate(pipe.plan) makes one; it is a {type(timeline).__name__}."
+        )
     if timeline.num_stages != num_stages or timeline.num_ranks != num_stages:
         raise InputError(
             f"The timeline to keep pace with has {timeline.num_stages} stages on {timeline.num_ranks} ranks; this "

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from pipelab.errors import InputError
 from pipelab.events import COMPUTE, Event, Timeline
 from pipelab.units import format_seconds, plural
 from pipelab.viz.figures import axes_for, plain
@@ -70,12 +71,21 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
     Returns:
         The figure.
 
+    Raises:
+        InputError: It is no timeline: names what it is.
+
     Example:
         >>> events = tuple(pipelab.Event(s, s, 0, "F", float(s), s + 1.0) for s in (0, 1))
         >>> figure = pipelab.viz.timeline(pipelab.Timeline(events, num_ranks=2, num_stages=2, num_microbatches=1))
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['rank 0: stage 0, idle 50%', 'rank 1: stage 1, idle 50%']
     """
+    for given in (measured, predicted):
+        if given is not None and not isinstance(given, Timeline):
+            raise InputError(
+                f"A timeline is drawn from pipelab.simulate(plan), or a report's .timeline; this is a "
+                f"{type(given).__name__}."
+            )
     num_ranks = max(measured.num_ranks, 1)
     figure, ax = axes_for(ax, _WIDTH, 1.3 + num_ranks * (0.28 + 0.72 / max(num_ranks, 4)))
     span_s = max([measured.makespan_s, *([predicted.makespan_s] if predicted else [])])

@@ -73,6 +73,8 @@ def test_a_timeline_of_other_stages_or_of_training_is_refused(traced: pipelab.Tr
     with pipelab.start(traced, two, device="cpu") as pipe:
         with pytest.raises(InputError, match="4 stages on 4 ranks"):
             pipe.run(torch.ones(8, 8), pace=pipelab.simulate(four, hardware="t4-16gb"))
+        with pytest.raises(InputError, match=r"makes one; it is a str"):
+            pipe.run(torch.ones(8, 8), pace="t4-16gb")
         with pytest.raises(InputError, match="train=True"):
             pipe.run(torch.ones(8, 8), pace=pipelab.simulate(two, hardware="t4-16gb", train=True))
         with pytest.raises(InputError, match="Leave num_microbatches out"):

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipelab.errors import InputError
 from pipelab.events import Event, Timeline, ordered
 from pipelab.replay import Workload, replay
 from pipelab.schedules import schedule_actions
@@ -201,6 +202,11 @@ def test_the_unit_fits_the_span(seconds: float, unit: str) -> None:
 
 def test_a_timeline_without_events_draws_empty_rows() -> None:
     assert timeline(Timeline((), 2, 2, 1))._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_something_else_is_refused() -> None:
+    with pytest.raises(InputError, match=r"drawn from pipelab.simulate\(plan\).*; this is a str\."):
+        timeline("gpipe")  # type: ignore[arg-type]
 
 
 def test_it_draws_on_axes_of_the_caller() -> None:
