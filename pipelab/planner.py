@@ -14,6 +14,7 @@ from pipelab.plan import HasGraph, Plan, as_run, graph_of
 from pipelab.polishing import polish
 from pipelab.problem import MemoryLimit, Objective, Problem, check_num_stages, pose
 from pipelab.refusals import refusal
+from pipelab.table import wrap
 from pipelab.units import format_bytes
 
 # Times are known no better than this: within it, fewer bytes on the wire are worth more. Counts are exact.
@@ -126,7 +127,7 @@ class Regret:
         return self.cost / self.optimum - 1
 
     def __repr__(self) -> str:
-        return f"{self.plan.policy}: {self.verdict}"
+        return wrap(f"{self.plan.policy}: {self.verdict}")
 
 
 def regret(

@@ -10,7 +10,7 @@ from pipelab.errors import PipelabError
 from pipelab.events import COMPUTE, Timeline
 from pipelab.graph import Graph
 from pipelab.plan import Plan, shorten
-from pipelab.table import format_table
+from pipelab.table import format_table, wrap
 from pipelab.units import format_bytes, format_seconds, plural
 
 FORMAT = "pipelab-report"
@@ -142,7 +142,7 @@ class Report:
             f"{plural(self.timeline.num_microbatches, 'micro-batch')}, median of {steps}, "
             f"{self.environment.get('device_text', 'device unknown')}"
         )
-        return f"{self.verdict}\n{title}\n{format_table(header, rows, left=(0, 1))}"
+        return f"{wrap(self.verdict)}\n{wrap(title)}\n{format_table(header, rows, left=(0, 1))}"
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, without the output."""

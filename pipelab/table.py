@@ -1,6 +1,21 @@
 """Plain-text tables, as `repr` of Plan and Report prints them."""
 
 from collections.abc import Sequence
+from textwrap import fill
+
+# A notebook on a small laptop shows as many characters; it breaks longer lines in the middle of words.
+_WIDTH = 110
+
+
+def wrap(text: str) -> str:
+    """A sentence in lines that a notebook shows whole.
+
+    Example:
+        >>> print(wrap("Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. " * 2))
+        Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. Stage 3 is the bottleneck: it computes
+        3.32 s, the mean is 2.64 s.
+    """
+    return fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
