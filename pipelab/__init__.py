@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelab import peers as peers
     from pipelab import viz as viz
     from pipelab.certificates import Certificate as Certificate
     from pipelab.comparison import Comparison as Comparison
@@ -110,6 +111,7 @@ __all__ = [
     "measure",
     "optimal",
     "optimal_mix",
+    "peers",
     "pipe_split",
     "regret",
     "simulate",
@@ -124,8 +126,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "viz":
-        return import_module("pipelab.viz")
+    if name in ("peers", "viz"):
+        return import_module(f"pipelab.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pipelab' has no attribute {name!r}")
     value = getattr(import_module(f"pipelab.{_HOME[name]}"), name)

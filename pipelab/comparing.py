@@ -57,6 +57,7 @@ def side_by_side(
         hardware=describe(devices_of(hardware, graph, most)),
         num_microbatches=num_microbatches,
         rows=rows_of(graph.batch_size, num_microbatches),
+        counts_reserves=yardstick.counts_reserves,
     )
 
 
@@ -116,10 +117,19 @@ class _Yardstick:
             edges=tuple(float(before[position] / (before[-1] or 1)) for position in (0, *plan.cuts, -1)),
             stage_s=tuple(self._stage_s(cost, *bounds) for cost, bounds in stages),
             link_s=tuple(float(cost.transfer_s[cut]) for cost, cut in zip(costs, plan.cuts, strict=False)),
-            memory_bytes=tuple(int(cost.memory_bytes(*bounds)) for cost, bounds in stages),
+            memory_bytes=tuple(self._memory_bytes(cost, *bounds) for cost, bounds in stages),
             capacity_bytes=self._capacity_bytes(devices),
             report=report,
         )
+
+    @property
+    def counts_reserves(self) -> bool:
+        """Whether a device's own memory counts; not under a limit where no device was named, as in `optimal`."""
+        return self.limit is None or self.objective == "time"
+
+    def _memory_bytes(self, costs: Costs, start: int, stop: int) -> int:
+        held = 0.0 if self.counts_reserves else costs.device.reserve_bytes
+        return int(costs.memory_bytes(start, stop) - held)
 
     def _regret(self, plan: Plan) -> Regret:
         return regret(

@@ -23,6 +23,7 @@ class Comparison:
         hardware: What the times rest on.
         num_microbatches: In how many the batch is split.
         rows: Rows of the largest micro-batch.
+        counts_reserves: Whether memory is told with what devices hold anyway.
         draw: Makes the figure a notebook shows.
 
     Example:
@@ -38,6 +39,7 @@ class Comparison:
     hardware: str
     num_microbatches: int
     rows: int
+    counts_reserves: bool = True
     draw: Callable[["Comparison"], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -119,12 +121,13 @@ class Comparison:
         counted = (
             "time of the dearest stage, with transfers" if self.objective == "time" else "largest stage's parameters"
         )
+        reserves = ", and the device's own" if self.counts_reserves else ""
         unlimited = any(entry.misfits for entry in self.entries) or "optimal" in self.refused
         return (
             f"Above optimal: {counted}, beside the best split between blocks into as many stages"
             f"{', or the best with room for everything if none fits' if unlimited else ''}. "
             "Cuts inside blocks can be below it.",
-            "Memory: weights, caches, activations of one micro-batch at their peak, and the device's own.",
+            f"Memory: weights, caches, activations of one micro-batch at their peak{reserves}.",
             *(_policy_text(entry) for entry in self.entries if entry.plan.policy != entry.name),
         )
 

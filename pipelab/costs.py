@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 
+from pipelab.errors import InputError
 from pipelab.graph import Graph, IntArray
 from pipelab.hardware import Device, FloatArray
+from pipelab.units import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +96,17 @@ class Costs:
         """What a device must hold to run them forward: weights, caches, activations at their peak, its reserve."""
         peak = int(self.activation_bytes[start:stop].max()) if stop > start else 0
         return self.weight_bytes(start, stop) + self.cache_bytes(start, stop) + peak + self.device.reserve_bytes
+
+
+def check_microbatches(batch_size: int, num_microbatches: int) -> None:
+    """Raise an `InputError` unless the batch can be split into so many micro-batches."""
+    if not isinstance(num_microbatches, Integral):
+        raise InputError(f"num_microbatches must be a whole number; it is {num_microbatches!r}.")
+    if not 1 <= num_microbatches <= batch_size:
+        raise InputError(
+            f"A batch of {plural(batch_size, 'row')} cannot be split into {plural(num_microbatches, 'micro-batch')}: "
+            f"choose 1 to {batch_size}."
+        )
 
 
 def default_microbatches(batch_size: int, num_stages: int) -> int:

@@ -147,8 +147,9 @@ def _layers_per_stage(plan: Plan, system: str) -> list[int]:
     """How many of the model's layers each stage holds, for a system that numbers the layers of one list."""
     _check_between_blocks(plan, system)
     _check_each_block_once(plan)
-    layers = [block for block in plan.graph.blocks if block.path]
-    lists = list(dict.fromkeys(block.path.rpartition(".")[0] for block in layers))
+    layers = tuple({block.path: block for block in plan.graph.blocks if block.path}.values())
+    numbered = all(block.path.rpartition(".")[2].isdigit() for block in layers)
+    lists = list(dict.fromkeys(block.path.rpartition(".")[0] for block in layers)) if numbered else []
     if len(lists) != 1:
         found = f"has {plural(len(lists), 'list')} of layers ({', '.join(lists)})" if lists else "has no list of layers"
         raise SplitError(

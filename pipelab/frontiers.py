@@ -92,11 +92,10 @@ def frontier(
         >>> [(point.num_stages, point.plan.cuts) for point in points]
         [(1, ()), (2, (4,))]
     """
-    graph, numbers = graph_of(traced), sorted(set(num_stages))
+    graph, numbers = graph_of(traced), _numbers(num_stages)
     points: list[FrontierPoint] = []
     refused: dict[int, str] = {}
     for number in numbers:
-        check_num_stages(number)
         problem = pose(
             graph,
             num_stages=number,
@@ -116,6 +115,14 @@ def frontier(
     result.refused = refused
     result.rests_on = _rests_on(points[0].plan, hardware, num_microbatches)
     return result
+
+
+def _numbers(num_stages: Iterable[int]) -> list[int]:
+    if not isinstance(num_stages, Iterable) or not (numbers := list(num_stages)):
+        raise SplitError(f"frontier takes several numbers of stages, as in num_stages=(2, 4); it is {num_stages!r}.")
+    for number in numbers:
+        check_num_stages(number)
+    return sorted(set(numbers))
 
 
 def _points(problem: Problem) -> list[FrontierPoint]:

@@ -73,6 +73,8 @@ class Hardware:
         rates = (self.memory_bytes_per_s, self.link_bytes_per_s, self.flops_efficiency, self.memory_efficiency)
         if not all(rate > 0 for rate in (self.memory_bytes, *rates, *self.flops_per_s.values())):
             raise InputError(f"Memory, rates and efficiencies of {self.name!r} must be above 0; they are {self}.")
+        if not all(fixed >= 0 for fixed in (self.link_latency_s, self.op_s, self.reserve_bytes)):
+            raise InputError(f"Latency, op_s and reserve_bytes of {self.name!r} must be 0 or more; they are {self}.")
         if "float32" not in self.flops_per_s:
             known = ", ".join(self.flops_per_s) or "nothing"
             raise InputError(f"flops_per_s of {self.name!r} needs an entry for 'float32'; it has {known}.")

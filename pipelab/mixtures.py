@@ -1,7 +1,9 @@
 """One split for several workloads of the same model: prefill and decode share the ranks, and so the cuts."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 
 import numpy as np
 
@@ -57,7 +59,7 @@ def optimal_mix(
     """
     check_num_stages(num_stages)
     pairs = [item for item in workloads if isinstance(item, tuple | list) and len(item) == 2]
-    if not workloads or len(pairs) < len(workloads) or any(weight <= 0 for _, weight in pairs):
+    if not workloads or len(pairs) < len(workloads) or not all(_is_weight(weight) for _, weight in pairs):
         raise SplitError(
             "optimal_mix takes pairs of a trace and its weight above 0, as in [(prefill, 1), (decode, 64)]."
         )
@@ -84,6 +86,10 @@ def optimal_mix(
     cuts = _best(problems, weights)
     mix = " : ".join(f"{weight:g}" for weight in weights)
     return problems[0].plan(cuts, f"optimal_mix by {problems[0].basis} ({mix})")
+
+
+def _is_weight(weight: float) -> bool:
+    return isinstance(weight, Real) and 0 < weight < math.inf
 
 
 def _best(problems: Sequence[Problem], weights: Sequence[float]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelab.candidates import Granularity, candidates
 from pipelab.chain import Chain, StageCosts
-from pipelab.costs import Costs, rows_of
+from pipelab.costs import Costs, check_microbatches, rows_of
 from pipelab.errors import InputError, SplitError
 from pipelab.graph import Graph, IntArray
 from pipelab.hardware import DEFAULT, Device, HardwareLike, describe, devices_of, has_costs
@@ -183,11 +183,7 @@ def check_num_stages(num_stages: int) -> None:
 def _rows(graph: Graph, num_microbatches: int | None) -> int:
     if num_microbatches is None:
         return graph.batch_size
-    if not 1 <= num_microbatches <= graph.batch_size:
-        raise InputError(
-            f"A batch of {plural(graph.batch_size, 'row')} cannot be split into "
-            f"{plural(num_microbatches, 'micro-batch')}: choose 1 to {graph.batch_size}."
-        )
+    check_microbatches(graph.batch_size, num_microbatches)
     return rows_of(graph.batch_size, num_microbatches)
 
 
@@ -205,6 +201,8 @@ def _limits(given: MemoryLimit, devices: Sequence[Device], num_stages: int) -> t
             f"memory_limit_bytes names {plural(len(limits), 'limit')} for {plural(num_stages, 'stage')}; name one per "
             "stage, or one for all."
         )
+    if not all(limit >= 0 for limit in limits):  # nor is it NaN
+        raise InputError(f"memory_limit_bytes must be 0 or more; it is {given!r}.")
     word = "limit" if len(set(limits)) == 1 else "limits"
     return limits, f"the {word} of {_texts(limits)}"
 

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelab.costs import Costs, default_microbatches, microbatch_rows
-from pipelab.errors import InputError
+from pipelab.costs import Costs, check_microbatches, default_microbatches, microbatch_rows
 from pipelab.events import Timeline
 from pipelab.hardware import Device, FloatArray, HardwareLike, devices_of
 from pipelab.plan import Plan, as_run
 from pipelab.replay import Workload, replay
 from pipelab.schedules import ActionKind, Order, schedule_actions
-from pipelab.units import plural
 
 _NAMES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved_1f1b": "interleaved 1F1B", "zb_h1": "ZB-H1"}
 
@@ -62,12 +60,8 @@ def simulate(
     num_ranks = num_stages if num_ranks is None else num_ranks
     if num_microbatches is None:
         num_microbatches = default_microbatches(batch_size, num_stages)
+    check_microbatches(batch_size, num_microbatches)
     orders = schedule_actions(schedule, num_ranks, num_stages, num_microbatches, train)
-    if num_microbatches > batch_size:
-        raise InputError(
-            f"A batch of {plural(batch_size, 'row')} cannot be split into {plural(num_microbatches, 'micro-batch')}: "
-            f"choose at most {batch_size}."
-        )
     devices = devices_of(plan.hardware if hardware is None else hardware, plan.graph, num_stages)
     return _timeline(plan, schedule, orders, microbatch_rows(batch_size, num_microbatches), devices, train)
 

@@ -119,6 +119,15 @@ def test_a_plan_that_does_not_fit_is_not_the_best() -> None:
     assert "thin does not fit: stage 1 needs 11.1 kB of 7.00 kB." in comparison.verdict
 
 
+def test_under_a_limit_without_hardware_memory_is_what_the_optimum_is_held_to() -> None:
+    comparison = pipelab.compare(gpt2_graph(), num_stages=2, memory_limit_bytes=400e6)
+    optimal = comparison.entries[-1]
+    assert optimal.name == "optimal"
+    assert not optimal.misfits
+    assert max(optimal.memory_bytes) <= 400e6
+    assert "the device's own" not in repr(comparison)
+
+
 def test_above_optimal_is_counted_from_one_optimum_for_all() -> None:
     # Inside blocks thirds are even; between blocks 4 stages of 12 blocks' head is not.
     comparison = side_by_side([equal_size(GPT2, num_stages=8), uniform(GPT2, num_stages=8)], hardware="h100-80gb")

@@ -74,6 +74,30 @@ def test_a_model_of_two_lists_of_layers_is_refused(system: str) -> None:
         export(plan, system)
 
 
+@pytest.mark.parametrize("name", ["unet", "shared_block"])
+@pytest.mark.parametrize("system", ["vllm", "megatron"])
+def test_a_model_whose_blocks_are_no_numbered_layers_is_refused(name: str, system: str) -> None:
+    model, inputs = build(name)
+    with pytest.raises(SplitError, match=r"it shares out the layers of one list, and \w+ has no list of layers"):
+        graph = pipelab.trace(model, **inputs).graph
+        export(Plan(graph, (graph.blocks[-1].start,)), system)
+
+
+def test_a_layer_that_runs_twice_counts_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for index in (0, 0, 1, 2):
+                x = self.layers[index](x)
+            return x
+
+    plan = pipelab.split_at(pipelab.trace(Twice().eval(), torch.zeros(2, 4)), ["layers.2"])
+    assert str(export(plan, "vllm")).startswith('VLLM_PP_LAYER_PARTITION="2,1"')
+
+
 # --- device maps --------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Devices by their data sheet, and what is asked of hardware that cannot be had."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphs import gpt2_graph, mlp_graph
@@ -114,3 +116,10 @@ def test_a_device_without_memory_or_rates_is_refused() -> None:
         Hardware("broken", 0, {"float32": 1e12}, 1e11, 1e9, 1e-3)
     with pytest.raises(InputError, match="float32"):
         Hardware("broken", 1e9, {"bfloat16": 1e12}, 1e11, 1e9, 1e-3)
+
+
+@pytest.mark.parametrize("field", ["link_latency_s", "op_s", "reserve_bytes"])
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_what_takes_less_than_nothing_is_refused(field: str, value: float) -> None:
+    with pytest.raises(InputError, match="Latency, op_s and reserve_bytes of 'test' must be 0 or more"):
+        replace(DEVICE, **{field: value})

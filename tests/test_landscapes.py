@@ -108,3 +108,9 @@ def test_numbers_of_stages_that_do_not_fit_say_why() -> None:
     assert repr(points).startswith("GPT2LMHeadModel: batch of 8 in 8 micro-batches, t4-16gb, by its data sheet\n")
     with pytest.raises(SplitError, match=r"No split of GPT2LMHeadModel fits. With 2 stages: "):
         pipelab.frontier(gpt2_graph(), num_stages=(1, 2), hardware="t4-16gb", memory_limit_bytes=1.01e9)
+
+
+@pytest.mark.parametrize("num_stages", [4, ()])
+def test_a_frontier_takes_several_numbers_of_stages(num_stages: object) -> None:
+    with pytest.raises(SplitError, match=r"several numbers of stages, as in num_stages=\(2, 4\); it is"):
+        pipelab.frontier(gpt2_graph(), num_stages=num_stages)

@@ -1,3 +1,4 @@
+import math
 from itertools import combinations
 
 import pytest
@@ -70,7 +71,9 @@ def test_two_models_are_refused() -> None:
         pipelab.optimal_mix([(gpt2_graph(3), 1), (mlp_graph(3), 1)], num_stages=2)
 
 
-@pytest.mark.parametrize("workloads", [[], [mlp_graph(3)], [(mlp_graph(3), 0)], [(mlp_graph(3), -1)]])
+@pytest.mark.parametrize(
+    "workloads", [[], [mlp_graph(3)], [(mlp_graph(3), 0)], [(mlp_graph(3), -1)], [(mlp_graph(3), math.nan)]]
+)
 def test_weights_are_above_zero(workloads: list[tuple[Graph, float]]) -> None:
     with pytest.raises(SplitError, match="pairs of a trace and its weight above 0"):
         pipelab.optimal_mix(workloads, num_stages=2)

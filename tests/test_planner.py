@@ -289,7 +289,9 @@ def test_what_cannot_be_is_refused_with_what_can(settings: dict[str, object], me
     [
         ({"memory_limit_bytes": [1e9]}, "names 1 limit for 2 stages"),
         ({"memory_limit_bytes": "80GB"}, "a number of bytes, such as 80e9, or one per stage; it is '80GB'"),
+        ({"memory_limit_bytes": float("nan")}, "must be 0 or more; it is nan"),
         ({"num_microbatches": 9}, "8 rows cannot be split into 9 micro-batches: choose 1 to 8"),
+        ({"num_microbatches": 1.5}, "must be a whole number; it is 1.5"),
         ({"hardware": "abacus"}, "'abacus' is not known"),
         ({"hardware": ["t4-16gb"] * 3}, "names 3 devices for 2 stages"),
     ],
