@@ -11,6 +11,7 @@ from pipelab.errors import PipelabError
 from pipelab.events import Event, Timeline
 from pipelab.plan import Plan
 from pipelab.report import Report
+from pipelab.table import wrap
 
 
 @pytest.fixture
@@ -44,6 +45,10 @@ def test_repr_begins_with_whether_it_paid(report: Report) -> None:
     assert "batch of 12 in 4 micro-batches, median of 3 steps" in title
     assert header.split() == ["rank", "holds", "computes", "moves", "data", "waits", "peak", "memory"]
     assert len(rows) == 3
+
+
+def test_a_line_does_not_end_between_a_number_and_its_unit() -> None:
+    assert wrap("word " * 21 + "3.32 s").splitlines()[1] == "3.32 s"  # "3.32" alone would end at 109 of 110
 
 
 def test_step_that_hardly_computes_has_no_bottleneck(report: Report) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pipelab.costs import Costs, default_microbatches, rows_of
+from pipelab.graph import Graph
 from pipelab.hardware import devices_of
 from pipelab.plan import Plan, Stage, shorten
 from pipelab.units import format_bytes, format_count, format_seconds, plural
@@ -92,12 +93,17 @@ def _memories(plan: Plan) -> list[_Memory]:
     if not plan.has_times:
         return []
     graph = plan.graph
-    rows = rows_of(graph.batch_size, default_microbatches(graph.batch_size, plan.num_stages))
+    rows = _rows(graph, plan.num_stages)
     devices = devices_of(plan.hardware, graph, plan.num_stages)
     return [
         _Memory(Costs.of(graph, device, rows).memory_bytes(*bounds), device.memory_bytes)
         for device, bounds in zip(devices, plan.bounds, strict=True)
     ]
+
+
+def _rows(graph: Graph, num_stages: int) -> int:
+    """Of the micro-batches that a run has when nobody says."""
+    return rows_of(graph.batch_size, default_microbatches(graph.batch_size, num_stages))
 
 
 def _bar(ax: Axes, y: float, pitch: float, num_bytes: int, **style: Any) -> None:
@@ -134,6 +140,11 @@ def _label(stage: Stage, marked: bool) -> str:
     return text.replace("$", r"\$")
 
 
+def _needed_text(graph: Graph, num_stages: int) -> str:
+    rows = plural(_rows(graph, num_stages), "row")
+    return f"needed in all: micro-batch of\n{rows}, and the device's own"
+
+
 def _legend(plan: Plan, memories: list[_Memory]) -> list[Patch]:
     weights = "weights and caches" if plan.graph.caches else "weights"
     handles = [
@@ -142,7 +153,7 @@ def _legend(plan: Plan, memories: list[_Memory]) -> list[Patch]:
         Patch(**_SENT, label="sent to the next stage"),
     ]
     if memories:
-        handles.append(Patch(**_NEEDED, label="needed in all, per micro-batch"))
+        handles.append(Patch(**_NEEDED, label=_needed_text(plan.graph, plan.num_stages)))
     if any(memory.needed > memory.held for memory in memories):
         handles.append(Patch(**_BEYOND, label="more than the device holds"))
     return handles

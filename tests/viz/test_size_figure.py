@@ -57,6 +57,8 @@ def test_with_hardware_memory_stands_against_what_the_device_holds() -> None:
     beyond = [bar.get_x() + bar.get_width() for bar in hatched]
     assert beyond == pytest.approx([num_bytes for num_bytes in needed if num_bytes > 900_000])
     assert 0 < len(beyond) < 3
+    legend = ax.get_legend()
+    assert legend and "micro-batch of\n1 row, and the device's own" in legend.get_texts()[3].get_text()
     texts = [text.get_text() for text in ax.texts if " of 900 kB" in text.get_text()]
     assert [text.endswith(": too much") for text in texts] == [num_bytes > 900_000 for num_bytes in needed]
 
