@@ -63,7 +63,8 @@ class Comparison:
 
     def more(self, entry: Contender) -> float:
         """How much more than the best plan it costs: 0.57 is 57% more."""
-        return self.cost(entry) / (self.cost(self.best) or 1) - 1
+        least = self.cost(self.best)
+        return self.cost(entry) / least - 1 if least else 0.0
 
     @property
     def verdict(self) -> str:

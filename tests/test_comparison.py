@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from graphs import gpt2_graph, mlp_graph
 from runs import made_up_report
+from torch import nn
 
 import pipelab
 from pipelab.comparing import side_by_side
@@ -70,6 +72,12 @@ def test_the_optimum_is_held_to_the_micro_batches_that_all_are_measured_with() -
     entries = by_name(pipelab.compare(GPT2, num_stages=4, hardware="t4-16gb", memory_limit_bytes=1.2e9))
     assert entries["optimal"].misfits == () and entries["optimal"].above_text == "0% above"
     assert entries["equal_size"].misfits == (3,)
+
+
+def test_plans_of_a_model_without_parameters_hold_as_much() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid()).eval()
+    comparison = pipelab.compare(pipelab.trace(model, torch.zeros(4, 8)), num_stages=2)
+    assert comparison.verdict.startswith("threshold holds 0 parameters in its largest stage; optimal as much.")
 
 
 def test_the_table_follows_the_verdict() -> None:

@@ -25,6 +25,7 @@ from pipelab.launch.job import Job
 from pipelab.launch.links import NUM_SLOTS
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
+from pipelab.problem import check_num_stages
 from pipelab.program import StageTable, Table, ValueSpec
 from pipelab.progress import announce
 from pipelab.stages import whole_table
@@ -61,6 +62,7 @@ def measure(
     Raises:
         LaunchError: There are no weights, or ranks cannot be started.
         InputError: The batch cannot be split so.
+        SplitError: `num_stages` is no number of stages.
 
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4))).eval()
@@ -69,6 +71,7 @@ def measure(
         (2, 4, 8)
     """
     check_device(device)
+    check_num_stages(num_stages)
     sizes = _sizes(traced, microbatch_sizes)
     devices = choose(device, num_stages)
     parallel = _parallel(devices, num_stages)

@@ -8,7 +8,7 @@ import zoo
 from torch import nn
 
 import pipelab
-from pipelab.errors import InputError, LaunchError
+from pipelab.errors import InputError, LaunchError, SplitError
 from pipelab.hardware import has_costs, measurement_of
 from pipelab.launch.devices import num_cores
 
@@ -110,6 +110,12 @@ def test_a_fixed_batch_is_measured_as_it_is() -> None:
 def test_sizes_are_numbers_of_rows(traced: pipelab.Trace, sizes: tuple[object, ...]) -> None:
     with pytest.raises(InputError, match="numbers of rows"):
         pipelab.measure(traced, device="cpu", microbatch_sizes=sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_stages", [0, -1, 1.5])
+def test_the_number_of_stages_is_one(traced: pipelab.Trace, num_stages: object) -> None:
+    with pytest.raises(SplitError, match="num_stages must be a whole number, 1 or more"):
+        pipelab.measure(traced, device="cpu", num_stages=num_stages)
 
 
 def test_a_model_without_weights_cannot_be_measured() -> None:
