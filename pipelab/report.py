@@ -17,6 +17,8 @@ FORMAT = "pipelab-report"
 VERSION = 2
 # Below this share of the step even the busiest stage is not what the step's duration follows from.
 _MOSTLY = 0.5
+# Below this the busiest stage does not stand out from the mean.
+_EVEN = 1.05
 # From here on a factor says more than per cent.
 _FAR_OFF = 3.0
 
@@ -91,9 +93,12 @@ class Report:
             factor = self.baseline_s / self.step_s
             text += f": {factor:.2f} × the speed of the unsplit model ({format_seconds(self.baseline_s)})."
         if ranks > 1:
-            longest, mean = format_seconds(busy[slowest]), format_seconds(sum(busy) / ranks)
+            mean_s = sum(busy) / ranks
+            longest, mean = format_seconds(busy[slowest]), format_seconds(mean_s)
             if busy[slowest] < _MOSTLY * self.timeline.makespan_s:
                 text += f" No stage computes for more than {longest} of it: the rest is moving data and waiting."
+            elif busy[slowest] < _EVEN * mean_s:
+                text += f" The stages are even: each computes about {mean}."
             else:
                 text += f" Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
             text += f" Ranks are idle {self.bubble_fraction:.0%} of the time."

@@ -53,8 +53,20 @@ def test_a_line_does_not_end_between_a_number_and_its_unit() -> None:
 
 def test_step_that_hardly_computes_has_no_bottleneck(report: Report) -> None:
     slow = Timeline((*report.timeline.events, Event(0, 0, 3, "wait", 4.0, 20.0)), 3, 3, 4)
-    assert "Stage 0 is the bottleneck" in report.verdict
+    assert "The stages are even" in report.verdict
     assert "No stage computes for more than 4.00 s of it" in replace(report, timeline=slow).verdict
+
+
+@pytest.mark.parametrize(
+    ("last_s", "said"),
+    [
+        (1.04, "The stages are even: each computes about 1.01 s."),
+        (1.6, "Stage 2 is the bottleneck: it computes 1.60 s, the mean is 1.20 s."),
+    ],
+)
+def test_a_bottleneck_stands_out_from_the_mean(report: Report, last_s: float, said: str) -> None:
+    events = tuple(Event(rank, rank, 0, "F", 0.0, last_s if rank == 2 else 1.0) for rank in range(3))
+    assert said in replace(report, timeline=Timeline(events, 3, 3, 1)).verdict
 
 
 def test_unsplit_model_that_does_not_fit_is_said(report: Report, tmp_path: Path) -> None:
