@@ -115,7 +115,7 @@ class _Yardstick:
             optimum=self._optimum(plan),
             predicted=simulate(plan, hardware=self.hardware, num_microbatches=self.num_microbatches),
             edges=tuple(float(before[position] / (before[-1] or 1)) for position in (0, *plan.cuts, -1)),
-            stage_s=tuple(self._stage_s(cost, *bounds) for cost, bounds in stages),
+            stage_s=tuple(self._stage_s(cost, plan.num_stages, *bounds) for cost, bounds in stages),
             link_s=tuple(float(cost.transfer_s[cut]) for cost, cut in zip(costs, plan.cuts, strict=False)),
             memory_bytes=tuple(self._memory_bytes(cost, *bounds) for cost, bounds in stages),
             capacity_bytes=self._capacity_bytes(devices),
@@ -143,8 +143,8 @@ class _Yardstick:
         cuts = between[: len(plan.cuts)] if len(between) >= len(plan.cuts) else plan.cuts
         return self._regret(replace(plan, cuts=tuple(cuts))).optimum
 
-    def _stage_s(self, costs: Costs, start: int, stop: int) -> float:
-        before = costs.loaded_time_before
+    def _stage_s(self, costs: Costs, num_stages: int, start: int, stop: int) -> float:
+        before = costs.work_before(num_stages)
         return float(before[stop] - before[start]) + costs.device.microbatch_s
 
     def _capacity_bytes(self, devices: Sequence[Device]) -> tuple[int, ...]:

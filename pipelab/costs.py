@@ -50,6 +50,10 @@ class Costs:
         """The same while as many ranks compute as the machine has room for."""
         return np.concatenate([[0.0], np.cumsum(self.device.loaded_op_times_s(self.graph, self.rows))])
 
+    def work_before(self, num_stages: int) -> FloatArray:
+        """Seconds before each position as a stage takes them: if there are several, the others compute meanwhile."""
+        return self.loaded_time_before if num_stages > 1 else self.time_before
+
     @cached_property
     def cut_bytes(self) -> IntArray:
         """Bytes that would cross at each position: shape (num_ops + 1,); 0 at both ends."""

@@ -71,7 +71,8 @@ class Stage:
         activation_bytes: Most bytes of values in memory at once while it runs.
         modules: The blocks it runs, wholly or in part, and outside blocks the modules.
         labels: The same for people: "embed", "h.0".
-        time_s: Seconds, by `Plan.hardware` or as measured; None while there is neither.
+        time_s: Seconds it computes, by `Plan.hardware` or as measured while the other stages compute; None while
+            there is neither.
     """
 
     index: int
@@ -178,7 +179,7 @@ class Plan:
         if not self.has_times:
             return self._untimed
         devices = devices_of(self.hardware, self.graph, self.num_stages)
-        return tuple(_timed(self.graph, stage, device) for stage, device in zip(self._untimed, devices, strict=True))
+        return tuple(_timed(self, stage, device) for stage, device in zip(self._untimed, devices, strict=True))
 
     @cached_property
     def _untimed(self) -> tuple[Stage, ...]:
@@ -387,8 +388,8 @@ def _stage(graph: Graph, index: int, start: int, stop: int) -> Stage:
     )
 
 
-def _timed(graph: Graph, stage: Stage, device: Device) -> Stage:
-    before = Costs.of(graph, device, graph.batch_size).time_before
+def _timed(plan: Plan, stage: Stage, device: Device) -> Stage:
+    before = Costs.of(plan.graph, device, plan.graph.batch_size).work_before(plan.num_stages)
     return replace(stage, time_s=float(before[stage.stop] - before[stage.start]))
 
 

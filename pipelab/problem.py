@@ -251,7 +251,7 @@ def _stages(
                 costs = Costs.of(graph, device, rows)
                 made[key] = replace(
                     made[key],
-                    work=(costs.loaded_time_before if len(devices) > 1 else costs.time_before)[at],
+                    work=costs.work_before(len(devices))[at],
                     receive=Costs.of(graph, before, rows).transfer_s[at],
                     send=costs.transfer_s[at],
                     fixed=device.microbatch_s,

@@ -5,10 +5,11 @@ import pytest
 import torch
 import zoo
 from graphs import gpt2_graph, mlp_graph
-from test_hardware import DEVICE
+from test_hardware import DEVICE, measurement
 
 import pipelab
 from pipelab.costs import Costs, default_microbatches, microbatch_rows, rows_of
+from pipelab.hardware import remember
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
@@ -35,6 +36,18 @@ def test_the_traced_batch_costs_what_the_plan_says() -> None:
     for boundary in plan.boundaries:
         assert costs.cut_bytes[boundary.position] == boundary.num_bytes
         assert costs.transfer_s[boundary.position] == DEVICE.transfer_s(boundary.num_bytes)
+
+
+def test_stages_of_a_measured_model_take_what_they_take_while_the_others_compute() -> None:
+    graph = mlp_graph(6)
+    measured = measurement(graph)
+    remember(graph, measured)
+    one, two = (pipelab.uniform(graph, num_stages=number) for number in (1, 2))
+    rows = graph.batch_size
+    assert one.stages[0].time_s == pytest.approx(measured.op_times_s(graph, rows).sum())
+    assert sum(stage.time_s for stage in two.stages) == pytest.approx(measured.loaded_op_times_s(graph, rows).sum())
+    for entry in pipelab.compare({"one": one, "two": two}, num_microbatches=1).entries:
+        assert entry.stage_s == pytest.approx([stage.time_s for stage in entry.plan.stages])
 
 
 def test_nothing_crosses_the_ends() -> None:
