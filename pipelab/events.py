@@ -6,6 +6,8 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
+from pipelab.units import plural
+
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
 COMPUTE: frozenset[str] = frozenset({"F", "B", "I", "W"})
 _BY_START = attrgetter("start_s", "rank", "end_s")
@@ -143,7 +145,8 @@ class Timeline:
 
     def __repr__(self) -> str:
         return (
-            f"Timeline({self.source}: {self.num_ranks} ranks, {self.num_microbatches} micro-batches, "
+            f"Timeline({self.source}: {plural(self.num_ranks, 'rank')}, "
+            f"{plural(self.num_microbatches, 'micro-batch')}, "
             f"{self.makespan_s * 1e3:.2f} ms, idle {self.bubble_fraction:.1%})"
         )
 

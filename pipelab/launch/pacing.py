@@ -34,6 +34,10 @@ def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:
     if any(event.kind in ("B", "I", "W") for event in timeline.events):
         raise InputError("A paced run is an inference; simulate without train=True.")
     seconds = {(e.stage, e.microbatch): e.end_s - e.start_s for e in timeline.events if e.kind == "F"}
+    if len(seconds) < num_stages * timeline.num_microbatches:
+        raise InputError(
+            "The timeline to keep pace with lacks forwards. Simulate its own plan: pipelab.simulate(pipe.plan)."
+        )
     return [
         tuple(seconds[stage, microbatch] for microbatch in range(timeline.num_microbatches))
         for stage in range(num_stages)

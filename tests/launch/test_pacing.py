@@ -75,6 +75,8 @@ def test_a_timeline_of_other_stages_or_of_training_is_refused(traced: pipelab.Tr
             pipe.run(torch.ones(8, 8), pace=pipelab.simulate(four, hardware="t4-16gb"))
         with pytest.raises(InputError, match=r"makes one; it is a str"):
             pipe.run(torch.ones(8, 8), pace="t4-16gb")
+        with pytest.raises(InputError, match="lacks forwards"):
+            pipe.run(torch.ones(8, 8), pace=Timeline((), 2, 2, 4))
         with pytest.raises(InputError, match="train=True"):
             pipe.run(torch.ones(8, 8), pace=pipelab.simulate(two, hardware="t4-16gb", train=True))
         with pytest.raises(InputError, match="Leave num_microbatches out"):
