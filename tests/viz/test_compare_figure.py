@@ -141,10 +141,10 @@ def test_a_link_that_is_slower_than_every_stage_is_marked_instead() -> None:
 
 
 def test_what_does_not_fit_is_hatched_beyond_the_capacity_and_said() -> None:
-    comparison = side_by_side([split_at(GPT2, ["transformer.h.2"])], memory_limit_bytes=1.6e9)
+    comparison = side_by_side([split_at(GPT2, ["transformer.h.2"])], hardware="h100-80gb", memory_limit_bytes=1.6e9)
     ((title, _, _, _, memory, _, _),) = panels(compare(comparison))
     assert not comparison.entries[0].misfits and len(memory.patches) == 2
-    comparison = side_by_side([split_at(GPT2, ["transformer.h.2"])], memory_limit_bytes=1.4e9)
+    comparison = side_by_side([split_at(GPT2, ["transformer.h.2"])], hardware="h100-80gb", memory_limit_bytes=1.4e9)
     ((title, _, _, _, memory, _, _),) = panels(compare(comparison))
     beyond = bars_of(memory)[2]
     assert (beyond.get_x(), beyond.get_hatch()) == (1.4e9, "//////")
