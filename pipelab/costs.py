@@ -31,9 +31,10 @@ class Costs:
         """The costs of a graph on a device; the same object for the same question."""
         kept: dict[tuple[int, int], Costs] = graph.__dict__.setdefault("_costs", {})
         key = (id(device), rows)  # a kept entry keeps its device, so that the id stays its own
-        if key not in kept:
-            kept[key] = cls(graph, device, rows)
-        return kept[key]
+        found = kept.get(key)
+        if found is None or found.device is not device:  # a copied graph has the ids of another's devices
+            found = kept[key] = cls(graph, device, rows)
+        return found
 
     @cached_property
     def op_s(self) -> FloatArray:

@@ -1,5 +1,7 @@
 """What a micro-batch costs: the arrays agree with the plan's figures, whatever the rows."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,16 @@ def test_stages_of_a_measured_model_take_what_they_take_while_the_others_compute
     assert sum(stage.time_s for stage in two.stages) == pytest.approx(measured.loaded_op_times_s(graph, rows).sum())
     for entry in pipelab.compare({"one": one, "two": two}, num_microbatches=1).entries:
         assert entry.stage_s == pytest.approx([stage.time_s for stage in entry.plan.stages])
+
+
+def test_a_copied_graph_takes_no_device_for_another() -> None:
+    graph = mlp_graph(4)
+    first = Costs.of(graph, DEVICE, 2)
+    copied = pickle.loads(pickle.dumps(graph))
+    of_copy = Costs.of(copied, DEVICE, 2)
+    assert of_copy.device is DEVICE
+    assert of_copy.graph is copied
+    assert Costs.of(graph, DEVICE, 2) is first
 
 
 def test_nothing_crosses_the_ends() -> None:
