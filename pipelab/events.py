@@ -150,6 +150,17 @@ class Timeline:
             f"{self.makespan_s * 1e3:.2f} ms, idle {self.bubble_fraction:.1%})"
         )
 
+    def slowed(self, factor: float) -> "Timeline":
+        """The same with everything taking this many times as long: a GPU's microseconds at a lecture's pace.
+
+        Example:
+            >>> events = (pipelab.Event(0, 0, 0, "F", 0.0, 2e-6),)
+            >>> pipelab.Timeline(events, num_ranks=1, num_stages=1, num_microbatches=1, source="simulated").slowed(1000)
+            Timeline(simulated, slowed 1,000 ×: 1 ranks, 1 micro-batches, 2.00 ms, idle 0.0%)
+        """
+        events = tuple(e._replace(start_s=e.start_s * factor, end_s=e.end_s * factor) for e in self.events)
+        return replace(self, events=events, source=f"{self.source}, slowed {factor:,g} ×")
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict that `from_json` turns back into an equal timeline."""
         return {**asdict(replace(self, events=())), "events": [event._asdict() for event in self.events]}

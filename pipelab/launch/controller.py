@@ -21,16 +21,18 @@ from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
 from pipelab.launch.measuring import environment, measure_steps, median_s, middle
 from pipelab.launch.memory import Weights
-from pipelab.launch.pacing import paces_of
+from pipelab.launch.pacing import SHORTEST_PACE_S, paces_of
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan
 from pipelab.progress import announce
 from pipelab.report import Report
 from pipelab.simulator import predict
 from pipelab.tracing import Trace
-from pipelab.units import plural
+from pipelab.units import format_seconds, plural
 
 _CLOSE_S = 5.0
+# A pipeline is hardly more than so many times as fast, per device, as one process that has the same devices.
+_PLAUSIBLE = 1.25
 
 
 def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
@@ -152,7 +154,7 @@ class Pipeline:
 
         Raises:
             InputError: The inputs do not fit, cannot be split so, or the outputs cannot be put together; or the
-                timeline to keep pace with is not one of this plan.
+                timeline to keep pace with has other stages than this plan, or a backward.
             StageError: A rank failed; the next run works.
             Cancelled: `interrupt` was called.
         """
@@ -160,6 +162,12 @@ class Pipeline:
             raise InputError(f"repeats must be at least 1, or None; it is {repeats}.")
         with self._busy() as held:
             paces_s = paces_of(pace, self._plan.num_stages) if pace else None
+            if paces_s and max(map(max, paces_s)) < SHORTEST_PACE_S:
+                warnings.warn(
+                    f"The longest stage of this timeline takes {format_seconds(max(map(max, paces_s)))}: passing "
+                    "messages takes as long. Slow it down to see a pipeline and not its messages: timeline.slowed(1000).",
+                    stacklevel=2,
+                )
             if pace and num_microbatches is None:
                 num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
@@ -179,7 +187,8 @@ class Pipeline:
                 devices = self._ready(job, inputs, patience, held)
                 records = measure_steps(self._runner, patience, repeats, self.on_progress or _nobody, paces_s)
                 output = None if pace else self._output(inputs)
-                baseline_s = None if pace else self._baseline_s(inputs, sum(job.sizes), patience, held)
+                step_s = median_s(records)
+                baseline_s = None if pace else self._baseline_s(inputs, job, step_s, patience, held)
             peaks = zip(*(record.peak_memory_bytes for record in records), strict=True)
             return Report(
                 plan=self._plan,
@@ -304,22 +313,37 @@ class Pipeline:
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
 
     def _baseline_s(
+        self, inputs: Sequence[Tensor], job: Job, step_s: float, patience: Patience, held: HeldInterrupts
+    ) -> float | None:
+        """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit.
+
+        Measured once per batch; again where the pipeline seems faster than its devices can make it: then something
+        else kept the machine busy at the time.
+        """
+        batch_size = sum(job.sizes)
+        known_s = self._baselines_s.get(batch_size)
+        if batch_size not in self._baselines_s:
+            known_s = self._measured_baseline_s(inputs, batch_size, patience, held)
+        most = len(set(choose(self._device, job.num_ranks).names))
+        if known_s is not None and known_s > _PLAUSIBLE * most * step_s:
+            again_s = self._measured_baseline_s(inputs, batch_size, patience, held)
+            known_s = min(known_s, again_s) if again_s is not None else known_s
+        self._baselines_s[batch_size] = known_s
+        return known_s
+
+    def _measured_baseline_s(
         self, inputs: Sequence[Tensor], batch_size: int, patience: Patience, held: HeldInterrupts
     ) -> float | None:
-        """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit."""
-        if batch_size not in self._baselines_s:
-            job = Job.unsplit(self._traced, batch_size)
-            runner = Runner(self._weights)
-            try:
-                runner.load(job, choose(self._device, 1), patience, held.check)
-                runner.fill(inputs)
-                self._baselines_s[batch_size] = median_s(measure_steps(runner, patience, None, _nobody))
-            except (LaunchError, StageError) as error:
-                warnings.warn(f"The unsplit model cannot be run here to compare with: {error}", stacklevel=3)
-                self._baselines_s[batch_size] = None
-            finally:
-                runner.close()
-        return self._baselines_s[batch_size]
+        runner = Runner(self._weights)
+        try:
+            runner.load(Job.unsplit(self._traced, batch_size), choose(self._device, 1), patience, held.check)
+            runner.fill(inputs)
+            return median_s(measure_steps(runner, patience, None, _nobody))
+        except (LaunchError, StageError) as error:
+            warnings.warn(f"The unsplit model cannot be run here to compare with: {error}", stacklevel=4)
+            return None
+        finally:
+            runner.close()
 
 
 def _let_go(runner: Runner, weights: Weights) -> None:

@@ -125,6 +125,8 @@ class Group:
             RankDied: A rank died; all are ended.
             RankStalled: Nothing moved any more; all are ended.
         """
+        if patience.cancelled():  # short steps, one after another, end before they can be stopped
+            raise Cancelled("The run was stopped; the ranks are still there.")
         channels = tuple(self._channels)
         self._send(requests, counters)
         replies: dict[int, Reply] = {}

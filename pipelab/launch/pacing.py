@@ -14,6 +14,8 @@ from pipelab.program import StageTable
 # ends late by some tens of microseconds.
 _LOOK_AROUND_S = 0.02
 _SPIN_S = 2e-4
+# Below this, what messages take shows more than what stages do.
+SHORTEST_PACE_S = 2e-3
 
 
 def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:

@@ -20,7 +20,7 @@ def traced() -> pipelab.Trace:
     return pipelab.trace(nn.Sequential(*(nn.Linear(8, 8) for _ in range(8))).eval(), torch.ones(8, 8))
 
 
-def slowed(timeline: Timeline, seconds: float) -> Timeline:
+def with_forwards(timeline: Timeline, seconds: float) -> Timeline:
     """The same timeline with forwards of this length."""
     events = tuple(
         event._replace(end_s=event.start_s + seconds) if event.kind == "F" else event for event in timeline.events
@@ -30,7 +30,7 @@ def slowed(timeline: Timeline, seconds: float) -> Timeline:
 
 def test_eight_stages_on_any_machine_take_what_they_were_told(traced: pipelab.Trace) -> None:
     plan = pipelab.uniform(traced, num_stages=8)
-    pace = slowed(pipelab.simulate(plan, num_microbatches=4, hardware="t4-16gb"), LONG)
+    pace = with_forwards(pipelab.simulate(plan, num_microbatches=4, hardware="t4-16gb"), LONG)
     with pipelab.start(traced, plan, device="cpu") as pipe:
         report = pipe.run(torch.ones(8, 8), pace=pace, repeats=1)
         again = pipe(torch.ones(8, 8))
@@ -47,10 +47,21 @@ def test_eight_stages_on_any_machine_take_what_they_were_told(traced: pipelab.Tr
     assert again.shape == (8, 8)  # and computes again afterwards
 
 
+def test_stages_too_short_to_pace_are_told_so(traced: pipelab.Trace) -> None:
+    # 8 stages of microseconds took seven times as long as predicted, and nothing said why.
+    plan = pipelab.uniform(traced, num_stages=2)
+    with (
+        pipelab.start(traced, plan, device="cpu") as pipe,
+        pytest.warns(UserWarning, match="slowed"),
+    ):
+        pipe.run(torch.ones(8, 8), pace=pipelab.simulate(plan, hardware="t4-16gb"), repeats=1)
+
+
 def test_a_paced_report_can_be_kept(traced: pipelab.Trace, tmp_path) -> None:
     plan = pipelab.uniform(traced, num_stages=2)
     with pipelab.start(traced, plan, device="cpu") as pipe:
-        report = pipe.run(torch.ones(8, 8), pace=pipelab.simulate(plan, hardware="t4-16gb"), repeats=1)
+        pace = with_forwards(pipelab.simulate(plan, hardware="t4-16gb"), LONG)
+        report = pipe.run(torch.ones(8, 8), pace=pace, repeats=1)
     report.save(tmp_path / "report.json")
     assert pipelab.Report.load(tmp_path / "report.json").is_paced
 
@@ -59,7 +70,7 @@ def test_a_wait_that_is_stopped_ends() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
     traced = pipelab.trace(model, torch.ones(2, 8))
     plan = pipelab.uniform(traced, num_stages=2)
-    pace = slowed(pipelab.simulate(plan, num_microbatches=2, hardware="t4-16gb"), 600.0)
+    pace = with_forwards(pipelab.simulate(plan, num_microbatches=2, hardware="t4-16gb"), 600.0)
     with pipelab.start(traced, plan, device="cpu") as pipe:
         pipe.on_progress = lambda done, total: pipe.interrupt()
         start = time.monotonic()
