@@ -119,6 +119,23 @@ def test_interrupt_from_another_thread_keeps_the_ranks(pipe: pipelab.Pipeline, s
     assert works(pipe, slow)
 
 
+def test_a_run_of_short_steps_is_stopped_before_its_next_one() -> None:
+    traced = pipelab.trace(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval(), torch.zeros(2, 4))
+    steps: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        steps.append(done)
+        if done == 2:
+            pipe.interrupt()
+
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        pids, pipe.on_progress = pipe.pids, progress
+        with pytest.raises(Cancelled, match="the ranks are still there"):
+            pipe.run(torch.zeros(2, 4), repeats=100_000)
+        assert pipe.pids == pids
+    assert steps[-1] == 2
+
+
 def test_second_run_at_the_same_time_is_refused(pipe: pipelab.Pipeline) -> None:
     refused: list[BaseException] = []
 
