@@ -156,7 +156,7 @@ class Timeline:
         Example:
             >>> events = (pipelab.Event(0, 0, 0, "F", 0.0, 2e-6),)
             >>> pipelab.Timeline(events, num_ranks=1, num_stages=1, num_microbatches=1, source="simulated").slowed(1000)
-            Timeline(simulated, slowed 1,000 ×: 1 ranks, 1 micro-batches, 2.00 ms, idle 0.0%)
+            Timeline(simulated, slowed 1,000 ×: 1 rank, 1 micro-batch, 2.00 ms, idle 0.0%)
         """
         events = tuple(e._replace(start_s=e.start_s * factor, end_s=e.end_s * factor) for e in self.events)
         return replace(self, events=events, source=f"{self.source}, slowed {factor:,g} ×")

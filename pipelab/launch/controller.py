@@ -165,7 +165,7 @@ class Pipeline:
             if paces_s and max(map(max, paces_s)) < SHORTEST_PACE_S:
                 warnings.warn(
                     f"The longest stage of this timeline takes {format_seconds(max(map(max, paces_s)))}: passing "
-                    "messages takes as long. Slow it down to see a pipeline and not its messages: timeline.slowed(1000).",
+                    "messages takes as long. Slow it down to see more than those: timeline.slowed(1000).",
                     stacklevel=2,
                 )
             if pace and num_microbatches is None:
