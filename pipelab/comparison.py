@@ -123,12 +123,14 @@ class Comparison:
             "time of the dearest stage, with transfers" if self.objective == "time" else "largest stage's parameters"
         )
         reserves = ", and the device's own" if self.counts_reserves else ""
+        caches = " caches of the whole batch," if self.graph.caches else ""
         unlimited = any(entry.misfits for entry in self.entries) or "optimal" in self.refused
         return (
             f"Above optimal: {counted}, beside the best split between blocks into as many stages"
             f"{', or the best with room for everything if none fits' if unlimited else ''}. "
             "Cuts inside blocks can be below it.",
-            f"Memory: weights, caches, activations of one micro-batch at their peak{reserves}.",
+            "Time per micro-batch: while the other stages compute as well. "
+            f"Memory: weights,{caches} activations of one micro-batch at their peak{reserves}.",
             *(_policy_text(entry) for entry in self.entries if entry.plan.policy != entry.name),
         )
 

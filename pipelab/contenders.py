@@ -25,7 +25,7 @@ class Contender:
         edges: Where along the model its stages begin and end: shares of the time it computes, 0 to 1.
         stage_s: Seconds each stage computes, while the others do.
         link_s: Seconds what crosses each boundary takes on its link.
-        memory_bytes: Per stage: weights, caches, activations at their peak and the device's reserve.
+        memory_bytes: Per stage: weights, caches of the whole batch, activations at their peak and the device's reserve.
         capacity_bytes: Per stage: what its device holds, or the limit that was set.
         report: The run that was measured, if there is one.
     """
