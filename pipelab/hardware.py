@@ -130,7 +130,7 @@ class Measurement:
         loaded_s: The same while as many ranks compute as the machine has room for.
         parallel: How many ranks that is; None where every rank has a device of its own.
         microbatch_s: Fixed time of a rank per micro-batch, besides its ops.
-        memory_bytes: Memory for each rank.
+        memory_bytes: Memory of the machine, or of a GPU; ranks may share it.
         link_bytes_per_s: To the rank after it.
         link_latency_s: Fixed part of a transfer.
         num_slots: Micro-batches a link holds before its sender waits.

@@ -122,6 +122,7 @@ class Plan:
 
     Raises:
         SplitError: A cut is not legal, or the cuts are not ascending.
+        InputError: The hardware is not known, or not one per stage.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
@@ -151,6 +152,8 @@ class Plan:
         inner = self.cuts[:-1] if self.has_empty_stage else self.cuts
         for cut in inner:
             check_legal(self.graph, cut)
+        if self.hardware is not None:
+            devices_of(self.hardware, self.graph, self.num_stages)
 
     @property
     def num_stages(self) -> int:
@@ -218,7 +221,6 @@ class Plan:
             >>> plan.stages[0].time_s is None, plan.with_hardware("t4-16gb").stages[0].time_s > 0
             (True, True)
         """
-        devices_of(hardware, self.graph, self.num_stages)
         return replace(self, hardware=hardware)
 
     def without_empty_stage(self) -> "Plan":

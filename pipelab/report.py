@@ -178,6 +178,8 @@ class Report:
             data = json.loads(Path(path).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise PipelabError(f"{path} is not a report: it is not JSON ({error}).") from error
+        except OSError as error:
+            raise PipelabError(f"There is no report to read at {path}: {error.strerror}.") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PipelabError(f"{path} is not a report: its format is not {FORMAT!r}.")
         if data.get("version") != VERSION:

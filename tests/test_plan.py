@@ -171,3 +171,9 @@ def test_the_same_cuts_tell_other_times_on_other_hardware() -> None:
         plan.with_hardware("h100")
     with pytest.raises(InputError, match="2 devices for 3 stages"):
         plan.with_hardware(["t4-16gb", "h100-80gb"])
+
+
+def test_another_number_of_cuts_does_not_fit_one_device_per_stage() -> None:
+    plan = pipelab.uniform(gpt2_graph(), num_stages=2).with_hardware(["t4-16gb", "h100-80gb"])
+    with pytest.raises(InputError, match="2 devices for 3 stages"):
+        plan.with_cuts(pipelab.uniform(plan.graph, num_stages=3).cuts)

@@ -93,3 +93,8 @@ def test_file_that_is_no_report_is_refused(tmp_path: Path, text: str, said: str)
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(PipelabError, match=said):
         Report.load(tmp_path / "report.json")
+
+
+def test_a_report_that_is_not_there_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(PipelabError, match="no report to read"):
+        Report.load(tmp_path / "nothing.json")

@@ -70,6 +70,8 @@ def measure(
         >>> pipelab.measure(traced, device="cpu", microbatch_sizes=(2, 4)).rows
         (2, 4, 8)
     """
+    if not isinstance(traced, Trace):
+        raise InputError(f"measure takes what pipelab.trace(model, ...) returned; it is a {type(traced).__name__}.")
     check_device(device)
     check_num_stages(num_stages)
     sizes = _sizes(traced, microbatch_sizes)
@@ -94,7 +96,7 @@ def measure(
         loaded_s=np.maximum(loaded, alone) if parallel == 1 else loaded,
         parallel=parallel,
         microbatch_s=microbatch_s,
-        memory_bytes=_memory_bytes(devices, num_stages),
+        memory_bytes=_memory_bytes(devices),
         link_bytes_per_s=bytes_per_s,
         link_latency_s=latency_s,
         num_slots=NUM_SLOTS,
@@ -245,9 +247,8 @@ def _name(devices: Devices) -> str:
     return f"this machine ({torch.cuda.get_device_name(devices.names[0])})"
 
 
-def _memory_bytes(devices: Devices, num_stages: int) -> float:
-    """Memory for each rank."""
+def _memory_bytes(devices: Devices) -> float:
+    """Memory of the machine, or of a GPU; ranks may share it."""
     if devices.kind == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / num_stages
-    sharing = num_stages / len(set(devices.names))
-    return float(torch.cuda.get_device_properties(devices.names[0]).total_memory / sharing)
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float(torch.cuda.get_device_properties(devices.names[0]).total_memory)

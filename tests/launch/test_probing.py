@@ -123,3 +123,8 @@ def test_a_model_without_weights_cannot_be_measured() -> None:
         model = nn.Linear(4, 4).eval()
     with pytest.raises(LaunchError, match="without weights"):
         pipelab.measure(pipelab.trace(model, torch.ones(2, 4, device="meta")), device="cpu")
+
+
+def test_a_trace_is_measured_nothing_else(traced: pipelab.Trace) -> None:
+    with pytest.raises(InputError, match="it is a Graph"):
+        pipelab.measure(traced.graph)  # type: ignore[arg-type]
