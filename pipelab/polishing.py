@@ -32,8 +32,9 @@ def polish(chain: Chain, num_bytes: IntArray, bound: float, cuts: tuple[int, ...
     if len(inner) > _FEW:
         cuts = _fewest_bytes(chain, ends, num_bytes, bound)
         scattered = inner * 2654435761 % 2**32
-        inner = np.sort(inner[np.lexsort((scattered, num_bytes[inner]))[:_FEW]])
-        ends = [*(np.union1d(np.intersect1d(of, inner), [cut]) for of, cut in zip(ends, cuts, strict=False)), ends[-1]]
+        few = np.zeros(chain.num_segments + 1, dtype=bool)
+        few[inner[np.lexsort((scattered, num_bytes[inner]))[:_FEW]]] = True
+        ends = [*(of[few[of] | (of == cut)] for of, cut in zip(ends, cuts, strict=False)), ends[-1]]
     return even(chain.tables, ends, num_bytes, bound)
 
 
