@@ -162,12 +162,6 @@ class Pipeline:
             raise InputError(f"repeats must be at least 1, or None; it is {repeats}.")
         with self._busy() as held:
             paces_s = paces_of(pace, self._plan.num_stages) if pace else None
-            if paces_s and max(map(max, paces_s)) < SHORTEST_PACE_S:
-                warnings.warn(
-                    f"The longest stage of this timeline takes {format_seconds(max(map(max, paces_s)))}: passing "
-                    "messages takes as long. Slow it down to see more than those: timeline.slowed(1000).",
-                    stacklevel=2,
-                )
             if pace and num_microbatches is None:
                 num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
@@ -175,6 +169,12 @@ class Pipeline:
                 raise InputError(
                     f"The timeline to keep pace with has {plural(pace.num_microbatches, 'micro-batch')}; "
                     f"num_microbatches={num_microbatches} was asked for. Leave num_microbatches out."
+                )
+            if paces_s and max(map(max, paces_s)) < SHORTEST_PACE_S:
+                warnings.warn(
+                    f"The longest stage of this timeline takes {format_seconds(max(map(max, paces_s)))}: passing "
+                    "messages takes as long. Slow it down to see more than those: timeline.slowed(1000).",
+                    stacklevel=2,
                 )
             patience = self._patience(held)
             with (
