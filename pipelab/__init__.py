@@ -1,7 +1,7 @@
 """See a PyTorch model as a pipeline, drag its split points, and run it on real processes.
 
-The flow: `trace` a model, choose a plan by a policy (`optimal`, `equal_size`, `threshold`, `uniform`, `split_at`), look at
-it (`explore`, `compare`, `viz`), predict it (`measure`, `simulate`), and `start` it on one process per stage.
+The flow: `trace` a model, choose a plan by a policy (`optimal`, `equal_size`, `threshold`, `uniform`, `split_at`),
+look at it (`explore`, `compare`, `viz`), predict it (`measure`, `simulate`), and `start` it on one process per stage.
 """
 
 from importlib import import_module
