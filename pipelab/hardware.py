@@ -182,6 +182,10 @@ class Measurement:
         """The same while as many ranks compute as the machine has room for."""
         return self._at(self.loaded_s, graph, rows)
 
+    def tells(self, rows: int) -> bool:
+        """Whether times for this many rows are known: measured, or between or beyond two that were."""
+        return rows in self.rows or len(self.rows) > 1
+
     def _at(self, seconds: FloatArray, graph: Graph, rows: int) -> FloatArray:
         if len(graph.ops) != self.num_ops:
             raise InputError(
@@ -190,7 +194,7 @@ class Measurement:
             )
         if rows in self.rows:
             return cast(FloatArray, seconds[self.rows.index(rows)])
-        if len(self.rows) == 1:
+        if not self.tells(rows):
             raise InputError(
                 f"Micro-batches of {plural(rows, 'row')} were asked for; {graph.model} was measured with "
                 f"{self.rows[0]}. Half the rows take more than half the time: name them in "

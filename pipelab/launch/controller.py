@@ -21,14 +21,14 @@ from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
 from pipelab.launch.measuring import environment, measure_steps, median_s, middle
 from pipelab.launch.memory import Weights
-from pipelab.launch.pacing import SHORTEST_PACE_S, paces_of
+from pipelab.launch.pacing import check_pace, paces_of
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan
 from pipelab.progress import announce
 from pipelab.report import Report
 from pipelab.simulator import predict
 from pipelab.tracing import Trace
-from pipelab.units import format_seconds, plural
+from pipelab.units import plural
 
 _CLOSE_S = 5.0
 # A pipeline is hardly more than so many times as fast, per device, as one process that has the same devices.
@@ -165,17 +165,8 @@ class Pipeline:
             if pace and num_microbatches is None:
                 num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
-            if pace and pace.num_microbatches != len(job.sizes):
-                raise InputError(
-                    f"The timeline to keep pace with has {plural(pace.num_microbatches, 'micro-batch')}; "
-                    f"num_microbatches={num_microbatches} was asked for. Leave num_microbatches out."
-                )
-            if paces_s and max(map(max, paces_s)) < SHORTEST_PACE_S:
-                warnings.warn(
-                    f"The longest stage of this timeline takes {format_seconds(max(map(max, paces_s)))}: passing "
-                    "messages takes as long. Slow it down to see more than those: timeline.slowed(1000).",
-                    stacklevel=2,
-                )
+            if pace:
+                check_pace(pace, len(job.sizes))
             patience = self._patience(held)
             with (
                 nullcontext()
@@ -304,6 +295,8 @@ class Pipeline:
         """What the model's measurement on this device lets expect; None where there is none."""
         measured = measurement_of(self._plan.graph)
         if measured is None or (measured.device, measured.num_threads) != (devices.names[0], devices.num_threads):
+            return None
+        if not all(map(measured.tells, job.sizes)):
             return None
         return predict(self._plan, job.sizes, (measured,) * job.num_ranks)
 

@@ -1,6 +1,7 @@
 """Waiting in the place of computing: a lecture on two cores shows eight stages."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 from pipelab.errors import InputError
 from pipelab.events import Timeline
 from pipelab.program import StageTable
+from pipelab.units import format_seconds, plural
 
 # How often a wait looks whether the step was stopped, and how long before its end it sleeps no more: a sleep
 # ends late by some tens of microseconds.
 _LOOK_AROUND_S = 0.02
 _SPIN_S = 2e-4
 # Below this, what messages take shows more than what stages do.
-SHORTEST_PACE_S = 2e-3
+_SHORTEST_S = 2e-3
 
 
 def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:
@@ -44,6 +46,26 @@ def paces_of(timeline: Timeline, num_stages: int) -> list[tuple[float, ...]]:
         tuple(seconds[stage, microbatch] for microbatch in range(timeline.num_microbatches))
         for stage in range(num_stages)
     ]
+
+
+def check_pace(timeline: Timeline, num_microbatches: int) -> None:
+    """Check a timeline against the run that is to keep pace with it; warn if its stages are too short to be seen.
+
+    Raises:
+        InputError: It has another number of micro-batches.
+    """
+    if timeline.num_microbatches != num_microbatches:
+        raise InputError(
+            f"The timeline to keep pace with has {plural(timeline.num_microbatches, 'micro-batch')}; "
+            f"num_microbatches={num_microbatches} was asked for. Leave num_microbatches out."
+        )
+    longest_s = max(event.end_s - event.start_s for event in timeline.events if event.kind == "F")
+    if longest_s < _SHORTEST_S:
+        warnings.warn(
+            f"The longest stage of this timeline takes {format_seconds(longest_s)}: passing messages takes as long. "
+            "Slow it down to see more than those: timeline.slowed(1000).",
+            stacklevel=3,
+        )
 
 
 class Pace:

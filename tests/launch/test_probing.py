@@ -125,6 +125,15 @@ def test_a_model_without_weights_cannot_be_measured() -> None:
         pipelab.measure(pipelab.trace(model, torch.ones(2, 4, device="meta")), device="cpu")
 
 
+def test_a_run_that_cannot_be_predicted_is_reported_all_the_same() -> None:
+    # Measured with one row, run with four: the refusal to guess came after the run, and took its report along.
+    traced = pipelab.trace(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval(), torch.ones(1, 8))
+    assert pipelab.measure(traced, device="cpu", num_stages=2).rows == (1,)
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        assert pipe.run(torch.ones(4, 8), num_microbatches=2, repeats=1).predicted is None
+        assert pipe.run(torch.ones(4, 8), num_microbatches=4, repeats=1).predicted is not None
+
+
 def test_a_trace_is_measured_nothing_else(traced: pipelab.Trace) -> None:
     with pytest.raises(InputError, match="it is a Graph"):
         pipelab.measure(traced.graph)  # type: ignore[arg-type]
