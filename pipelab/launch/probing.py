@@ -86,14 +86,15 @@ def measure(
         bench = _Bench(traced, weights, devices, Patience(lambda: held.pending, _STALL_S), held.check)
         stack.callback(bench.close)
         alone = np.array([bench.op_times_s(tables[rows], 1) for rows in sizes])
-        loaded = np.array([bench.op_times_s(tables[rows], parallel) for rows in sizes]) if parallel else alone
+        together = parallel or 1
+        loaded = np.array([bench.op_times_s(tables[rows], together) for rows in sizes]) if together > 1 else alone
         latency_s, bytes_per_s, microbatch_s = bench.link()
     measurement = Measurement(
         name=_name(devices),
         num_ops=len(traced.graph.ops),
         rows=sizes,
         alone_s=alone,
-        loaded_s=np.maximum(loaded, alone) if parallel == 1 else loaded,
+        loaded_s=loaded,
         parallel=parallel,
         microbatch_s=microbatch_s,
         memory_bytes=_memory_bytes(devices),

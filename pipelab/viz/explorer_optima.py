@@ -4,6 +4,7 @@ The planner answers one question exactly; here all stages are alike, so that one
 any two cuts answers 32 of them, by dynamic programming over the cuts between blocks.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def _with_stages(problem: Problem, num_stages: int) -> Problem:
     """The same question for another number of stages, all alike."""
     chain = problem.chain
     stages = chain.stages[:1] * num_stages
-    return Problem(**{**vars(problem), "chain": Chain(stages, chain.windows, chain.measure)})
+    return replace(problem, chain=Chain(stages, chain.windows, chain.measure))
 
 
 def _splits(problem: Problem, most: int) -> list[tuple[tuple[int, ...], float] | None]:

@@ -137,3 +137,10 @@ def test_a_run_that_cannot_be_predicted_is_reported_all_the_same() -> None:
 def test_a_trace_is_measured_nothing_else(traced: pipelab.Trace) -> None:
     with pytest.raises(InputError, match="it is a Graph"):
         pipelab.measure(traced.graph)  # type: ignore[arg-type]
+
+
+def test_a_rank_that_computes_alone_is_not_measured_beside_others() -> None:
+    traced = pipelab.trace(nn.Linear(8, 8).eval(), torch.ones(2, 8))
+    measured = pipelab.measure(traced, device="cpu", num_stages=1)
+    assert measured.parallel == 1
+    assert measured.loaded_s is measured.alone_s
