@@ -27,9 +27,13 @@ from pipelab.viz.explorer_costs import cost_state, one_device
 from pipelab.viz.explorer_optima import optimal_presets
 from pipelab.viz.explorer_state import MAX_PRESET_STAGES, graph_state, largest_that_works, preset_state, report_state
 from pipelab.viz.html_export import html_page
+from pipelab.viz.modules import module, stylesheet
 from pipelab.viz.palette import STAGE_COLOURS
 
-_STATIC = Path(__file__).parent / "static"
+_MODULE = module("explorer.js")
+_STYLES = stylesheet(
+    "base.css", "verdict.css", "ribbon.css", "stages.css", "timeline.css", "controls.css", "access.css"
+)
 _PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_costs", "_report_state")
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
@@ -62,8 +66,8 @@ class Explorer(anywidget.AnyWidget):
         report: What the last run measured, or None.
     """
 
-    _esm = _STATIC / "explorer.js"
-    _css = _STATIC / "explorer.css"
+    _esm = _MODULE
+    _css = _STYLES
 
     cuts = traitlets.Tuple().tag(sync=True)
     value = traitlets.Tuple().tag(sync=True)
@@ -153,7 +157,7 @@ class Explorer(anywidget.AnyWidget):
             "_run_state": {"phase": "idle"},
             "_run_refusal": PAGE_REFUSAL,
         }
-        page = html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, *_sources())
+        page = html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, _MODULE, _STYLES)
         Path(path).write_text(page, encoding="utf-8")
 
     def close(self) -> None:
@@ -326,10 +330,6 @@ def _ended(error: BaseException) -> dict[str, Any]:
     # An error of ours says what to do, and brings a rank's traceback along; our own calls would only hide that.
     details = rest if isinstance(error, PipelabError) else "".join(traceback.format_exception(error))
     return {"phase": "failed", "text": first, "details": details.strip()}
-
-
-def _sources() -> tuple[str, str]:
-    return (_STATIC / "explorer.js").read_text("utf-8"), (_STATIC / "explorer.css").read_text("utf-8")
 
 
 def _picture(plan: Plan) -> str:

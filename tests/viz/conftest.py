@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from browser import chromium, watch
 from graphs import gpt2_graph
+from node import Node, started
 from playwright.sync_api import Browser, Page
 from runs import Runner
 
@@ -23,6 +24,13 @@ def browser() -> Iterator[Browser]:
     """One Chromium for the tests of a module."""
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """One node process for the tests of a module."""
+    with started() as node:
+        yield node
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """The explorer's browser half, on the saved page: dragging, keys, numbers, other people's names."""
 
 import dataclasses
-import json
 import random
 
 import pytest
 from explorer_page import cuts_of, drag, handles, texts, verdict_of
 from graphs import gpt2_graph, mlp_graph
-from hypothesis import given
-from hypothesis import strategies as st
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
-from pipelab.units import format_bytes, format_count, format_seconds
+from pipelab.units import format_bytes, format_count
 from pipelab.viz.value_names import value_names
 
 pytestmark = pytest.mark.browser
@@ -276,30 +273,3 @@ def test_dividers_say_what_they_are(open_page) -> None:
     page = open_page()
     labels = [handle.get_attribute("aria-label") for handle in handles(page).all()]
     assert labels == [f"Split {k} between stage {k - 1} and {k}" for k in (1, 2, 3)]
-
-
-@pytest.fixture(scope="module")
-def formatter(browser: Browser, tmp_path_factory: pytest.TempPathFactory):
-    """The module's own functions, called with a list of numbers."""
-    from pipelab.viz.explorer import _STATIC
-
-    page = browser.new_page()
-    page.goto("about:blank")
-    source = json.dumps((_STATIC / "explorer.js").read_text())
-    page.evaluate(
-        f"async () => {{ window.explorer = await import(URL.createObjectURL(new Blob([{source}], "
-        "{ type: 'text/javascript' }))); }"
-    )
-    yield lambda name, values: page.evaluate("([name, values]) => values.map(window.explorer[name])", [name, values])
-    page.close()
-
-
-@given(st.lists(st.one_of(st.integers(0, 10**15), st.integers(0, 10**5).map(lambda n: n * 125)), min_size=50))
-def test_counts_and_bytes_are_written_as_python_writes_them(formatter, values: list[int]) -> None:
-    assert formatter("formatCount", values) == [format_count(value) for value in values]
-    assert formatter("formatBytes", values) == [format_bytes(value) for value in values]
-
-
-@given(st.lists(st.floats(1e-9, 1e6), min_size=50))
-def test_seconds_are_written_as_python_writes_them(formatter, values: list[float]) -> None:
-    assert formatter("formatSeconds", values) == [format_seconds(value) for value in values]

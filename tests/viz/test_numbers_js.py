@@ -1,0 +1,20 @@
+"""The browser's texts of numbers equal Python's."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from node import Node
+
+from pipelab.units import format_bytes, format_count, format_seconds
+
+CALL = "const numbers = await load('numbers.js'); return args[1].map(numbers[args[0]]);"
+
+
+@given(st.lists(st.one_of(st.integers(0, 10**15), st.integers(0, 10**5).map(lambda n: n * 125)), min_size=50))
+def test_counts_and_bytes_are_written_as_python_writes_them(node: Node, values: list[int]) -> None:
+    assert node.run(CALL, "formatCount", values) == [format_count(value) for value in values]
+    assert node.run(CALL, "formatBytes", values) == [format_bytes(value) for value in values]
+
+
+@given(st.lists(st.floats(1e-9, 1e6), min_size=50))
+def test_seconds_are_written_as_python_writes_them(node: Node, values: list[float]) -> None:
+    assert node.run(CALL, "formatSeconds", values) == [format_seconds(value) for value in values]
