@@ -32,7 +32,15 @@ from pipelab.viz.palette import STAGE_COLOURS
 
 _MODULE = module("explorer.js")
 _STYLES = stylesheet(
-    "base.css", "verdict.css", "ribbon.css", "stages.css", "timeline.css", "controls.css", "access.css"
+    "base.css",
+    "verdict.css",
+    "ribbon.css",
+    "boxes.css",
+    "card.css",
+    "graph.css",
+    "timeline.css",
+    "controls.css",
+    "access.css",
 )
 _PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_costs", "_report_state")
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
