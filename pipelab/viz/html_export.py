@@ -14,11 +14,15 @@ _PAGE = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 24px auto; max-width: 1400px; padding: 0 16px; background: Canvas; color: CanvasText; }}
+h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }}
 {css}
 </style>
 </head>
 <body>
-<main id="pipelab-explorer"></main>
+<main>
+<h1>{title}</h1>
+<div id="pipelab-explorer"></div>
+</main>
 <script type="application/json" id="pipelab-source">{source}</script>
 <script type="application/json" id="pipelab-state">{state}</script>
 <script type="module">{host}</script>

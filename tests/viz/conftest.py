@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import chromium, watch
 from graphs import gpt2_graph
+from live_page import LivePage
 from node import Node, started
 from playwright.sync_api import Browser, Page
 from runs import Runner
@@ -17,6 +20,7 @@ from pipelab.policies import uniform
 from pipelab.viz.explorer import Explorer
 
 OpenPage = Callable[..., Page]
+OpenLive = Callable[..., LivePage]
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +38,20 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
-    """Opens the saved page of an explorer; it must raise nothing and ask the network for nothing."""
+def open_page(open_live: OpenLive) -> OpenPage:
+    """Opens the saved page of an explorer."""
+    return partial(open_live, live=False)
+
+
+@pytest.fixture
+def open_live(browser: Browser, tmp_path: Path) -> Iterator[OpenLive]:
+    """Opens the page of an explorer; it must raise nothing and ask the network for nothing."""
     opened: list[tuple[Page, list[str]]] = []
 
     def open_it(
         graph: Graph | None = None, *, num_stages: int = 4, ran: bool = False, width: int = 900, theme: str = "light",
-        hardware: HardwareLike = None,
-    ) -> Page:  # fmt: skip
+        hardware: HardwareLike = None, live: bool = True,
+    ) -> Any:  # fmt: skip
         plan = replace(uniform(graph or gpt2_graph(), num_stages=num_stages), hardware=hardware)
         explorer = Explorer(plan, num_microbatches=8, runner=Runner())
         if ran:
@@ -52,7 +62,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
         opened.append((page, watch(page)))
         page.goto(path.as_uri())
         page.wait_for_selector("[data-ready='1']")
-        return page
+        return LivePage(page, explorer) if live else page
 
     yield open_it
     for page, found in opened:

@@ -1,0 +1,35 @@
+"""Everybody can use the explorer's page: no violation that axe-core knows, forced colours, reduced motion."""
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from graphs import gpt2_graph
+from live_page import LivePage
+from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+
+def check(page: Page) -> None:
+    """All of axe-core's rules, also those it calls best practice."""
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+STATES: dict[str, Callable[[LivePage], None]] = {
+    "open": lambda live: None,
+    "help": lambda live: live.page.get_by_label("Help").click(),
+    "run": lambda live: live.explorer.run(),
+    "16 stages": lambda live: setattr(live.explorer, "num_stages", 16),
+}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("hardware", [None, "h100-80gb"], ids=["sizes", "times"])
+def test_axe_finds_nothing(open_live, hardware: str | None, theme: str) -> None:
+    live = open_live(gpt2_graph(24), hardware=hardware, theme=theme)
+    for change in STATES.values():
+        change(live)
+        live.exchange()
+        check(live.page)
