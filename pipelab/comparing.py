@@ -9,13 +9,15 @@ from pipelab.costs import Costs, default_microbatches, rows_of
 from pipelab.errors import InputError, SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_costs
-from pipelab.plan import Plan
+from pipelab.plan import Plan, check_plan
 from pipelab.planner import Regret, optimal, regret
 from pipelab.policies import equal_size, threshold
 from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.simulator import simulate
 from pipelab.units import plural
+
+_SUCH_AS = 'as in compare({"mine": plan, "other": plan2})'
 
 
 def side_by_side(
@@ -39,6 +41,8 @@ def side_by_side(
         SplitError: There is no plan, or they are of different models.
         InputError: The hardware is not known, or the batch cannot be split so.
     """
+    if not isinstance(plans, Mapping | Sequence):
+        raise SplitError(f"A {type(plans).__name__} is no plan: pass plans by name, {_SUCH_AS}.")
     given = dict(plans) if isinstance(plans, Mapping) else _named(plans)
     reports = {name: item for name, item in given.items() if isinstance(item, Report)}
     of_one = _of_one_model({name: item.plan if isinstance(item, Report) else item for name, item in given.items()})
@@ -162,7 +166,9 @@ def _named(items: Sequence[Plan | Report]) -> dict[str, Plan | Report]:
     """Plans by the first word of their policies: "equal_size", a second one "equal_size 2"."""
     named: dict[str, Plan | Report] = {}
     for item in items:
-        word = (item.plan if isinstance(item, Report) else item).policy.split(" (")[0]
+        plan = item.plan if isinstance(item, Report) else item
+        check_plan(plan)
+        word = plan.policy.split(" (")[0]
         count = sum(name == word or name.startswith(f"{word} ") for name in named)
         named[f"{word} {count + 1}" if count else word] = item
     return named
@@ -171,7 +177,7 @@ def _named(items: Sequence[Plan | Report]) -> dict[str, Plan | Report]:
 def _of_one_model(plans: Mapping[str, Plan]) -> dict[str, Plan]:
     """The plans, as they run (without an empty last stage), on one graph: a measured one, if there is one."""
     if not plans:
-        raise SplitError('There is nothing to compare: pass plans, as in compare({"mine": plan, "other": plan2}).')
+        raise SplitError(f"There is nothing to compare: pass plans, {_SUCH_AS}.")
     for name, plan in plans.items():
         if not isinstance(plan, Plan):
             raise SplitError(f"compare takes plans and reports; {name!r} is a {type(plan).__name__}.")

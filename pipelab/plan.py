@@ -41,17 +41,22 @@ def graph_of(traced: "HasGraph | Graph") -> Graph:
     return graph
 
 
+def check_plan(plan: object) -> None:
+    """Raise a SplitError that names what it is, if it is no plan."""
+    if not isinstance(plan, Plan):
+        raise SplitError(
+            f"A {type(plan).__name__} is no plan: pass what a policy returned, such as "
+            "pipelab.uniform(traced, num_stages=4)."
+        )
+
+
 def as_run(plan: "Plan") -> "Plan":
     """The plan a run uses: without an empty last stage.
 
     Raises:
         SplitError: It is no plan: names what it is.
     """
-    if not isinstance(plan, Plan):
-        raise SplitError(
-            f"A {type(plan).__name__} is no plan: pass what a policy returned, such as "
-            "pipelab.uniform(traced, num_stages=4)."
-        )
+    check_plan(plan)
     return plan.without_empty_stage()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import graphviz
 
 from pipelab.errors import PipelabError
-from pipelab.plan import Plan
+from pipelab.plan import Plan, check_plan
 from pipelab.viz.palette import EDGE, TEXT, stage_colour
 from pipelab.viz.picture import Box, Link, Picture, block_picture, stage_picture
 from pipelab.viz.svg_layout import draw
@@ -64,6 +64,7 @@ def stage_graph(plan: Plan, *, detail: Detail = "stage") -> StageGraph:
 
     Raises:
         PipelabError: `detail` is neither of the two.
+        SplitError: It is no plan.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval()
@@ -75,6 +76,7 @@ def stage_graph(plan: Plan, *, detail: Detail = "stage") -> StageGraph:
     """
     if detail not in _PICTURES:
         raise PipelabError(f"detail must be 'stage' or 'block'; it is {detail!r}.")
+    check_plan(plan)
     return _digraph(_PICTURES[detail](plan))
 
 

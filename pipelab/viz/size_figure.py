@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from pipelab.costs import Costs, default_microbatches, rows_of
 from pipelab.graph import Graph
 from pipelab.hardware import devices_of
-from pipelab.plan import Plan, Stage, shorten
+from pipelab.plan import Plan, Stage, check_plan, shorten
 from pipelab.units import format_bytes, format_count, format_seconds, plural
 from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, TEXT, stage_colour
@@ -50,12 +50,16 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
     Returns:
         The figure.
 
+    Raises:
+        SplitError: It is no plan.
+
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
         >>> plan = pipelab.uniform(pipelab.trace(model, torch.zeros(2, 16)), num_stages=2)
         >>> len(pipelab.viz.stage_sizes(plan).axes)
         1
     """
+    check_plan(plan)
     stages, memories = plan.stages, _memories(plan)
     num_lanes = 4 if memories else 3
     height_in = 1.3 + 0.24 * num_lanes * len(stages)

@@ -1,5 +1,6 @@
 """The bars of `stage_sizes` are the plan's numbers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pipelab.costs import Costs
+from pipelab.errors import SplitError
 from pipelab.hardware import Hardware
 from pipelab.policies import equal_size, uniform
 from pipelab.units import format_bytes
-from pipelab.viz import stage_sizes
+from pipelab.viz import compare, stage_graph, stage_sizes
 from pipelab.viz.palette import stage_colour
 
 GPT2 = gpt2_graph(12, hidden=64, vocab=100, batch=2, length=8)
@@ -78,3 +80,9 @@ def test_it_draws_on_axes_of_the_caller() -> None:
     left, right = figure.subplots(1, 2)
     assert stage_sizes(uniform(GPT2, num_stages=2), ax=right) is figure
     assert right.patches and not left.patches
+
+
+@pytest.mark.parametrize("draw", [stage_sizes, stage_graph, compare, lambda plan: compare([plan])])
+def test_what_is_no_plan_is_named(draw: Callable[[object], object]) -> None:
+    with pytest.raises(SplitError, match="A Graph is no plan: pass "):
+        draw(GPT2)
