@@ -11,6 +11,7 @@ from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
 from pipelab.report import Report
 from pipelab.units import format_count
+from pipelab.viz.explorer_flow import flow_state, value_numbers
 from pipelab.viz.value_names import tail, value_names
 
 Policy = Callable[..., Plan]
@@ -21,7 +22,7 @@ MAX_PRESET_STAGES = 32
 
 def graph_state(graph: Graph) -> dict[str, Any]:
     """The graph as columns of plain JSON: blocks, parameters by the ops that read them, and legal cuts."""
-    names = value_names(graph)
+    names, numbers = value_names(graph), value_numbers(graph)
     values: dict[str, int] = {}
     tensors: list[list[Any]] = []
     alive = []
@@ -46,6 +47,8 @@ def graph_state(graph: Graph) -> dict[str, Any]:
             "alive": alive,
         },
         "tensors": tensors,
+        "values": [numbers[name] for name in values],
+        "flow": flow_state(graph),
     }
 
 

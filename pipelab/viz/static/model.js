@@ -1,6 +1,7 @@
 // A traced model as Python sent it: sizes of any range of ops, legal cuts, names.
 
 import { firstAtLeast } from "./numbers.js";
+import { Flow } from "./flow.js";
 
 export const LEVELS = ["block", "module", "op"];
 
@@ -40,6 +41,11 @@ export class Model {
     for (const [rank, level] of LEVELS.entries()) {
       this.byLevel[level] = data.cuts.positions.filter((_, i) => LEVELS.indexOf(data.cuts.levels[i]) <= rank);
     }
+  }
+
+  /** Who makes and who reads which value. */
+  get flow() {
+    return (this.theFlow ??= new Flow(this.data.flow));
   }
 
   /** Elements and bytes of the parameters that ops `start` to `stop` read, each counted once. */
