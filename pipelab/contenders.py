@@ -10,6 +10,8 @@ from pipelab.units import format_seconds
 
 # Times that differ by less are told as equal.
 SAME = 0.005
+# A run that takes more or less than this times its prediction has a time axis of its own.
+_ALIKE = 4.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Contender:
             return "0% above"
         percent = f"{abs(self.above):.0%}" if abs(self.above) >= 0.1 else f"{abs(self.above):.1%}"
         return f"{percent} {'above' if self.above > 0 else 'below'}"
+
+    @property
+    def shares_axis(self) -> bool:
+        """Whether its run, if there is one, can be drawn on the time axis of the predictions."""
+        return self.report is None or 1 / _ALIKE <= self.report.timeline.makespan_s / self.step_s <= _ALIKE
 
     @property
     def measured_text(self) -> str:

@@ -15,7 +15,7 @@ from pipelab.contenders import Contender
 from pipelab.plan import Plan, shorten
 from pipelab.report import Report
 from pipelab.units import format_count, format_seconds, plural
-from pipelab.viz.compare_panels import memory_scale, panels_of, shares_time
+from pipelab.viz.compare_panels import memory_scale, panels_of
 from pipelab.viz.compare_ribbon import SMALL, draw_ribbon, literal, ribbon_height
 from pipelab.viz.figures import NotebookFigure
 from pipelab.viz.palette import EDGE, TEXT, WAIT
@@ -131,7 +131,7 @@ class _Page:
         entries = self.comparison.entries
         # A capacity that lies beyond the axis has no line.
         held = any(min(entry.capacity_bytes) <= memory_scale(self.comparison) for entry in entries)
-        outlined = any(entry.report and shares_time(entry) for entry in entries)
+        outlined = any(entry.report and entry.shares_axis for entry in entries)
         misfits = any(entry.misfits for entry in entries)
         handles = [
             Patch(facecolor="white", edgecolor=TEXT, linewidth=1.3, label="bold: the largest of a plan"),

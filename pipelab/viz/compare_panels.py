@@ -20,8 +20,6 @@ _BAR = 0.72
 # Inches of the first four panels; and of each, the share that the longest bar takes. Its texts take the rest.
 _WIDTHS = (1.25, 1.75, 1.95, 2.6)
 _PARAMS, _TIME, _MEMORY, _CROSSING = 0.52, 0.42, 0.45, 0.18
-# A run that takes more or less than this times its prediction has a time axis of its own.
-_ALIKE = 4.0
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,19 @@ def panels_of(comparison: Comparison, width: float, gap: float) -> tuple[Panel, 
     seconds = max(max(entry.stage_s) for entry in entries)
     least = min(max(entry.stage_s) for entry in entries)
     sent = max((boundary.num_bytes for entry in entries for boundary in entry.plan.boundaries), default=0)
-    span = max((_step_s(entry) for entry in entries if shares_time(entry)), default=comparison.best.step_s)
+    span = max((_step_s(entry) for entry in entries if entry.shares_axis), default=comparison.best.step_s)
     held = {capacity for entry in entries for capacity in entry.capacity_bytes}
     of = f" of {format_bytes(held.pop())}" if len(held) == 1 else ""
     rest = width - sum(_WIDTHS) - len(_WIDTHS) * gap
     crossing = f"crosses the cut, for a batch of {comparison.graph.batch_size}"
 
     def step_title(entry: Contender) -> str:
-        if shares_time(entry):
+        if entry.shares_axis:
             return f"one step: 0 to {format_seconds(span)}"
         return f"measured, on its own axis: 0 to {format_seconds(_step_s(entry))}"
 
     def step_limit(entry: Contender) -> float:
-        return span if shares_time(entry) else _step_s(entry)
+        return span if entry.shares_axis else _step_s(entry)
 
     return (
         _panel("parameters", _WIDTHS[0], params / _PARAMS, _params),
@@ -76,17 +74,12 @@ def _panel(title: str, width: float, limit: float, draw: Callable[[Axes, Contend
     return Panel(lambda _: title, width, lambda _: limit or 1.0, draw)
 
 
-def shares_time(entry: Contender) -> bool:
-    """Whether what is shown of its step lies on the time axis of the predictions."""
-    return 1 / _ALIKE <= _step_s(entry) / entry.step_s <= _ALIKE
-
-
 def _step_s(entry: Contender) -> float:
     """The longer of what is drawn: the prediction, or a run with its prediction as outlines."""
     if entry.report is None:
         return entry.step_s
     measured = entry.report.timeline.makespan_s
-    return max(measured, entry.step_s) if 1 / _ALIKE <= measured / entry.step_s <= _ALIKE else measured
+    return max(measured, entry.step_s) if entry.shares_axis else measured
 
 
 def memory_scale(comparison: Comparison) -> float:
@@ -169,7 +162,7 @@ def _timeline(ax: Axes, entry: Contender, inches_per_s: float) -> None:
     filled.set(facecolor=[stage_colour(event.stage) for event, _ in events], edgecolor="white")
     filled.set(linewidth=[0.4 if width > LETTER / 2 else 0 for width in inches])
     ax.add_collection(filled)
-    if entry.report and shares_time(entry):
+    if entry.report and entry.shares_axis:
         outlines = PolyCollection([_box(event, begin) for event, begin in _computed(entry.predicted)])
         outlines.set(facecolor="none", edgecolor=TEXT, linewidth=0.8)
         ax.add_collection(outlines)

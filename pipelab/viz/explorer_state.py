@@ -82,10 +82,20 @@ def _preset(policy: Policy, graph: Graph, num_stages: int) -> list[int] | str:
 
 
 def report_state(report: Report) -> dict[str, Any]:
-    """A report as the browser draws it: one row of events per rank, from time 0."""
-    timeline, predicted = report.timeline, report.predicted
-    start = min((event.start_s for event in timeline.events), default=0.0)
-    total = timeline.makespan_s
+    """A report as the browser draws it: its timeline, and the prediction as outlines."""
+    predicted = report.predicted
+    return {
+        **timeline_state(report.timeline),
+        "cuts": list(report.plan.cuts),
+        "step_s": report.step_s,
+        "idle": report.bubble_fraction,
+        "predicted": {"makespan_s": predicted.makespan_s, "rows": _outlines(predicted)} if predicted else None,
+    }
+
+
+def timeline_state(timeline: Timeline) -> dict[str, Any]:
+    """A timeline as the browser draws it: one row of events per rank, from time 0."""
+    start, total = timeline.start_s, timeline.makespan_s
     rows: list[list[list[Any]]] = [[] for _ in range(timeline.num_ranks)]
     for event in timeline.events:
         if event.kind != "wait":  # the row's ground is the wait
@@ -93,15 +103,12 @@ def report_state(report: Report) -> dict[str, Any]:
                 [event.kind, event.stage, event.microbatch, event.start_s - start, event.end_s - start]
             )
     return {
-        "cuts": list(report.plan.cuts),
         "num_microbatches": timeline.num_microbatches,
         "source": timeline.source,
-        "step_s": report.step_s,
         "makespan_s": total,
-        "idle": report.bubble_fraction,
+        "idle": timeline.bubble_fraction,
         "rank_idle": [1 - busy / total if total else 0.0 for busy in timeline.rank_busy_s],
         "rows": rows,
-        "predicted": {"makespan_s": predicted.makespan_s, "rows": _outlines(predicted)} if predicted else None,
     }
 
 
