@@ -1,114 +1,276 @@
-// Timelines: what ranks did and when.
+// The timeline pane: what ranks will do and when, painted live, and under it what they did.
 
-import { formatSeconds, niceStep, percent, plural, tickText } from "./numbers.js";
-import { el, set, svg } from "./dom.js";
+import { OWN_KEYS, button, el, keep, set, svg } from "./dom.js";
+import { formatSeconds, plural } from "./numbers.js";
+import { TimeAxis, timeUnit } from "./axis.js";
+import { Track, eventAt } from "./track.js";
+import { eventWords, idleText, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
+
+// The scale holds while what is drawn fills at least this much of it: a better split is seen to be shorter.
+const LEAST_FILLED = 0.6;
+// Beyond this ratio what was measured and what is predicted are of different machines: each has its own scale.
+const COMPARABLE = 4;
+const KEY = [
+  ["F", "forward"], ["B", "backward"], ["I", "gradient of inputs"], ["W", "gradient of weights"],
+  ["wait", "waiting"], ["moving", "moving data"],
+];
+
+/** Heights of rows, by the number of ranks: sixteen stay under 300 px. */
+export function rowSizes(ranks, measured) {
+  if (ranks > 16) return measured ? { pitch: 13, rowHeight: 7, lower: 4 } : { pitch: 13, rowHeight: 10, lower: 0 };
+  if (ranks > 8) return measured ? { pitch: 18, rowHeight: 12, lower: 4 } : { pitch: 17, rowHeight: 14, lower: 0 };
+  return measured ? { pitch: 30, rowHeight: 17, lower: 8 } : { pitch: 24, rowHeight: 19, lower: 0 };
+}
 
 export class TimelinePane {
   constructor(view) {
     this.view = view;
-    this.title = el("span");
-    this.stale = el("span", { class: "pl-stale" });
-    this.key = el("span", { class: "pl-key" });
+    const { colours, ruler, id } = view;
+    this.predicted = new Track({ colours, ruler, id: `${id}-predicted` });
+    this.measured = new Track({ colours, ruler, id: `${id}-measured` });
+    this.measured.node.classList.add("pl-measured");
+    this.axis = new TimeAxis(ruler);
+    this.names = svg("g");
+    this.idles = svg("g");
+    this.cursor = svg("path", { class: "pl-cursor", visibility: "hidden" });
     this.picture = svg("svg", { class: "pl-timeline-svg", role: "img" });
-    const head = el("div", { class: "pl-timeline-head" }, this.title, this.stale, this.key);
-    this.node = el("section", { class: "pl-timeline", "aria-label": "Measured timeline", hidden: true }, head);
-    this.node.append(this.picture);
+    this.picture.append(this.predicted.node, this.measured.node, this.names, this.idles, this.axis.node, this.cursor);
+    this.tip = el("div", { class: "pl-timeline-tip", hidden: true });
+    this.node = el("section", { class: "pl-timeline", "aria-label": "Timeline", hidden: true });
+    this.node.append(this.makeHead(), el("div", { class: "pl-timeline-picture" }, this.picture, this.tip));
+    this.listen();
   }
 
-  /** Draw the report; a drag afterwards only fades it. */
+  makeHead() {
+    this.title = el("span", { class: "pl-timeline-title" });
+    this.key = el("span", { class: "pl-key" });
+    this.result = el("span");
+    this.stale = el("span", { class: "pl-stale" });
+    this.runs = el("select", { "aria-label": "Run that is drawn", ...OWN_KEYS });
+    this.second = el("div", { class: "pl-timeline-line" }, this.result, this.runs, this.stale);
+    this.words = el("span", { class: "pl-step-words", "aria-live": "polite" });
+    this.before = button("‹", { class: "pl-icon", "aria-label": "Micro-batch before" });
+    this.after = button("›", { class: "pl-icon", "aria-label": "Next micro-batch" });
+    this.steps = el("div", { class: "pl-steps" }, this.before, this.after, this.words);
+    return el("div", { class: "pl-timeline-head" }, el("div", { class: "pl-timeline-line" }, this.title, this.key), this.second, this.steps);
+  }
+
+  listen() {
+    const { view } = this;
+    const { signal } = view.listening;
+    const on = (node, event, listener) => node.addEventListener(event, listener, { signal });
+    on(this.picture, "pointermove", (event) => this.point(event));
+    on(this.picture, "pointerdown", (event) => this.point(event));
+    on(this.picture, "pointerleave", () => this.point(null));
+    on(this.picture, "click", (event) => {
+      const found = this.under(event)?.event[2] ?? null;
+      view.setStep(found === view.stepped ? null : found);
+    });
+    on(this.before, "click", () => this.step(-1));
+    on(this.after, "click", () => this.step(1));
+    on(this.steps, "keydown", (event) => this.press(event));
+    on(this.runs, "change", () => view.showReport(Number(this.runs.value)));
+  }
+
+  press(event) {
+    const change = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!change && event.key !== "Escape") return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (change) this.step(change);
+    else this.view.setStep(null);
+  }
+
+  step(change) {
+    const count = this.view.numMicrobatches;
+    this.view.setStep((this.view.stepped + change + count) % count);
+  }
+
   layout(width) {
-    const { report } = this.view;
-    this.node.hidden = !report;
-    if (!report) return;
-    const { ruler } = this.view;
-    const left = Math.ceil(ruler.width("rank 88")) + 8;
-    const right = Math.ceil(ruler.width("idle 100%")) + 10;
-    const row = report.rows.length > 8 ? 18 : 22;
-    const height = report.rows.length * row + 20;
-    const span = width - left - right;
-    const { predicted } = report;
-    const end = Math.max(report.makespan_s, predicted?.makespan_s ?? 0);
-    const x = (time) => left + (end ? (span * time) / end : 0);
-    this.title.textContent =
-      `Measured: step ${formatSeconds(report.step_s)}${predicted ? ` (${formatSeconds(predicted.makespan_s)} predicted)` : ""}, ` +
-      `idle ${percent(report.idle)}, ${plural(report.num_microbatches, "micro-batch")}`;
-    this.key.textContent = `${predicted ? "outlined: predicted · " : ""}hatched: waiting · grey: moving data`;
-    set(this.picture, {
-      width,
-      height,
-      viewBox: `0 0 ${width} ${height}`,
-      "aria-label":
-        `${this.title.textContent}. ` + report.rank_idle.map((idle, rank) => `Rank ${rank} idle ${percent(idle)}.`).join(" "),
-    });
-    const hatch = svg("pattern", {
-      id: `${this.view.id}-wait`, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)",
-    });
-    hatch.append(svg("path", { class: "pl-hatch", d: "M0 0V6" }));
-    const parts = [hatch];
-    for (const [rank, events] of report.rows.entries()) {
-      parts.push(...this.row(rank, events, predicted?.rows[rank] ?? [], x, rank * row, row - 4));
-      parts.push(svg("text", { x: 0, y: rank * row + row / 2 + 2, text: `rank ${rank}` }));
-      const idle = svg("text", { x: width, y: rank * row + row / 2 + 2, "text-anchor": "end" });
-      parts.push(set(idle, { text: `idle ${percent(report.rank_idle[rank])}` }));
-    }
-    this.picture.replaceChildren(...parts, ...this.axis(end, x, report.rows.length * row, width - right));
-  }
-
-  row(rank, events, outlines, x, y, height) {
-    const { ruler, colours, id } = this.view;
-    const end = this.view.report.makespan_s;
-    const ground = { x: x(0), y, width: Math.max(0, x(end) - x(0)), height };
-    const parts = [
-      svg("rect", { class: "pl-ground", ...ground }),
-      svg("rect", { ...ground, fill: `url(#${id}-wait)` }),
-    ];
-    const numbers = [];
-    for (const [kind, stage, microbatch, from, to] of events) {
-      const span = Math.max(0.5, x(to) - x(from));
-      const moving = kind === "send" || kind === "recv";
-      const box = svg("rect", { class: moving ? "pl-moving" : "pl-work", x: x(from), width: span, rx: moving ? 0 : 2 });
-      set(box, moving ? { y: y + height / 2 - 2, height: 4 } : { y, height });
-      if (!moving) box.style.fill = colours[stage % colours.length];
-      const does = { F: "forward", B: "backward", send: "sends", recv: "receives" }[kind] ?? kind;
-      const title = `rank ${rank}, stage ${stage}, micro-batch ${microbatch}: ${does}, ${formatSeconds(to - from)}`;
-      box.append(svg("title", { text: title }));
-      parts.push(box);
-      if (!moving && ruler.width(`${microbatch}`) + 4 <= span) {
-        const place = { x: x(from) + span / 2, y: y + height / 2 + 4, "text-anchor": "middle" };
-        const number = svg("text", { class: "pl-on-colour", ...place, text: `${microbatch}` });
-        number.style.stroke = colours[stage % colours.length];
-        numbers.push(number);
-      }
-    }
-    for (const [from, to] of outlines) {
-      const place = { x: x(from), y: y + 0.5, width: Math.max(0.5, x(to) - x(from)), height: height - 1 };
-      parts.push(svg("rect", { class: "pl-predicted", ...place }));
-    }
-    return [...parts, ...numbers]; // no outline strikes a number through
-  }
-
-  axis(end, x, y, right) {
-    const parts = [];
-    const { ruler } = this.view;
-    const step = niceStep(end / Math.max(2, (right - x(0)) / 130));
-    for (let index = 0; step && index * step <= end * 1.0001; index++) {
-      const time = index * step;
-      const text = tickText(time, step, end);
-      const half = ruler.width(text) / 2;
-      parts.push(svg("path", { class: "pl-axis", d: `M${x(time)} ${y - 2}v4` }));
-      if (x(time) + half <= right + half) {
-        const place = { x: Math.min(x(time), right + 4 - half), y: y + 15, "text-anchor": "middle" };
-        parts.push(svg("text", { ...place, text }));
-      }
-    }
-    return parts;
+    this.width = width;
+    this.held = 0;
   }
 
   paint() {
-    const { cuts, report } = this.view;
+    const { prediction, report } = this.view;
+    this.node.hidden = !prediction && !report;
+    if (this.node.hidden) return;
+    this.paintHead(prediction, report);
+    this.measure(prediction, report);
+    const { rowHeight, place, scales } = this;
+    const lit = this.view.stepped ?? null;
+    set(this.predicted.node, { visibility: prediction ? false : "hidden" });
+    set(this.measured.node, { visibility: report ? false : "hidden" });
+    if (prediction) this.predicted.draw(prediction, { ...place, rowHeight, end_s: scales.predicted, lit });
+    if (report) this.paintMeasured(report, { ...place, ...this.secondRow(prediction), end_s: scales.measured, lit });
+    this.paintLabels(prediction, report);
+    this.paintSteps(prediction ?? report, lit);
+    this.picture.classList.toggle("pl-stepping", lit !== null);
+    set(this.cursor, { d: `M0 0V${this.bottom}` });
+    this.point(null);
+  }
+
+  /** Where everything lies. */
+  measure(prediction, report) {
+    const { ruler } = this.view;
+    const ranks = Math.max(prediction?.rows.length ?? 0, report?.rows.length ?? 0);
+    const sizes = rowSizes(ranks, Boolean(prediction && report));
+    this.short = this.width < 480;
+    const left = Math.ceil(ruler.width(this.short ? "88" : "rank 88")) + 8;
+    const right = Math.ceil(ruler.width(this.short ? "100 %" : "idle 100 %")) + 10;
+    const place = { left, width: Math.max(20, this.width - left - right), pitch: sizes.pitch };
+    Object.assign(this, { ranks, place, rowHeight: sizes.rowHeight, lower: sizes.lower, bottom: ranks * sizes.pitch });
+    this.useScales(prediction, report);
+    const height = this.bottom + 20;
+    set(this.picture, { width: this.width, height, viewBox: `0 0 ${this.width} ${height}` });
+  }
+
+  /** One scale for both in seconds; each its own, in per cent of its step, where they cannot be compared. */
+  useScales(prediction, report) {
+    const [ours, theirs] = [prediction?.makespan_s ?? 0, report?.makespan_s ?? 0];
+    const apart = prediction && report && Math.max(ours / theirs, theirs / ours) > COMPARABLE;
+    const share = prediction?.unit === "share" || Boolean(apart);
+    const need = share ? ours : Math.max(ours, theirs);
+    if (need > this.held || need < LEAST_FILLED * this.held) this.held = need;
+    const end_s = share ? ours : this.held;
+    this.scales = { share, predicted: this.held, measured: share && ours ? (this.held * theirs) / ours : this.held };
+    this.times = { unit: timeUnit(end_s, share), end_s };
+    const { left, width } = this.place;
+    this.axis.draw({ left, width: this.held ? (width * end_s) / this.held : 0, end_s, y: this.bottom, unit: this.times.unit });
+  }
+
+  /** Measured rows lie under the predicted ones, or in their place where nothing is predicted. */
+  secondRow(prediction) {
+    return prediction ? { top: this.rowHeight + 1, rowHeight: this.lower } : { rowHeight: this.rowHeight };
+  }
+
+  /** Drawn anew only where it is another report, or elsewhere. */
+  paintMeasured(report, place) {
+    const key = JSON.stringify(place);
+    if (this.drawn === report && this.drawnKey === key) return;
+    [this.drawn, this.drawnKey] = [report, key];
+    this.measured.draw(report, place);
+  }
+
+  paintHead(prediction, report) {
+    const { view } = this;
+    const title = prediction ? predictedWords(prediction, view.numMicrobatches) : "";
+    if (this.title.textContent !== title) this.title.textContent = title;
+    this.paintKey(prediction, report);
+    this.second.hidden = !report;
     if (!report) return;
-    const stale = report.cuts.join() !== cuts.join();
-    this.node.classList.toggle("pl-faded", stale);
-    this.stale.textContent = stale ? "measured for the previous split" : "";
+    const stale = staleWords(report, view);
+    this.node.classList.toggle("pl-faded", Boolean(stale));
+    if (this.stale.textContent !== stale) this.stale.textContent = stale;
+    const result = measuredWords(report, report.predicted?.makespan_s);
+    if (this.result.textContent !== result) this.result.textContent = result;
+    this.paintRuns(report);
+  }
+
+  /** Which run is drawn, where there are several. */
+  paintRuns(report) {
+    const reports = this.view.reports ?? [];
+    this.runs.hidden = reports.length < 2;
+    const texts = reports.map(({ step_s }, index) => `run ${index + 1} of ${reports.length}: ${formatSeconds(step_s)}`);
+    for (const [index, option] of [...keep(this.runs, texts.length, () => el("option"))].entries()) {
+      if (option.textContent !== texts[index]) set(option, { text: texts[index], value: index });
+    }
+    const same = (one) => one.step_s === report.step_s && one.cuts.join() === report.cuts.join();
+    this.runs.value = `${reports.findLastIndex(same)}`;
+  }
+
+  /** A sample of every look that is there. */
+  paintKey(prediction, report) {
+    const kinds = new Set(["wait"]);
+    for (const [kind] of [...(prediction?.rows ?? []), ...(report?.rows ?? [])].flat()) {
+      kinds.add(kind === "send" || kind === "recv" ? "moving" : kind);
+    }
+    const under = prediction && report;
+    const key = [...kinds].sort().join() + under;
+    if (this.keyed === key) return;
+    this.keyed = key;
+    const shown = KEY.filter(([kind]) => kinds.has(kind) && !(kind === "F" && kinds.size < 4 && !kinds.has("B")));
+    this.key.replaceChildren(...shown.map(([kind, text]) => el("span", {}, this.sample(kind), text)));
+    if (under) this.key.append(el("span", { text: "thin row: measured" }));
+  }
+
+  sample(kind) {
+    const picture = svg("svg", { width: 16, height: 10, "aria-hidden": "true" });
+    const d = kind === "moving" ? "M0 3.5h16v3h-16z" : "M0 0h16v10h-16z";
+    const path = svg("path", { d, class: { wait: "pl-ground", moving: "pl-moving" }[kind] ?? `pl-work-${kind}` });
+    path.style.setProperty("--pl-stage", this.view.colours[0]);
+    picture.append(path);
+    if (!["F", "moving"].includes(kind)) picture.append(svg("path", { d, fill: `url(#${this.predicted.id}-${kind})` }));
+    return picture;
+  }
+
+  /** Who a row is of, and how much of it is idle. */
+  paintLabels(prediction, report) {
+    const { ranks, place, rowHeight, width, short } = this;
+    const every = Math.ceil(13 / place.pitch);
+    const rows = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => rank % every === 0);
+    const lines = rows.map((rank) => [0, rank * place.pitch + rowHeight / 2 + 4, short ? `${rank}` : `rank ${rank}`]);
+    writeLines(this.names, lines, "start");
+    const first = prediction ?? report;
+    const idle = (one, rank) => (rank < one.rows.length ? idleText(one.rank_idle[rank]) : "");
+    const right = rows.map((rank) => {
+      const text = idle(first, rank);
+      return [width, rank * place.pitch + rowHeight / 2 + 4, text && !short ? `idle ${text}` : text];
+    });
+    if (prediction && report && place.pitch >= 28) {
+      for (const rank of rows) right.push([width, rank * place.pitch + rowHeight + 9, idle(report, rank)]);
+    }
+    writeLines(this.idles, right, "end");
+    const head = [this.title.textContent, report ? this.result.textContent : "", this.stale.textContent].filter(Boolean).join(". ");
+    const each = first.rank_idle.map((share, rank) => `Rank ${rank} idle ${idleText(share)}.`).join(" ");
+    set(this.picture, { "aria-label": `${head}. ${each}` });
+  }
+
+  paintSteps(timeline, lit) {
+    this.steps.hidden = lit === null;
+    if (lit === null) return;
+    const words = stepWords(timeline, lit, this.times);
+    if (this.words.textContent !== words) this.words.textContent = words;
+  }
+
+  /** The row and the event under the pointer, or null. */
+  under({ clientX, clientY }) {
+    const { left, width, pitch } = this.place;
+    const around = this.picture.getBoundingClientRect();
+    const zoom = around.width / this.width || 1;
+    const [x, y] = [(clientX - around.left) / zoom, (clientY - around.top) / zoom];
+    const rank = Math.floor(y / pitch);
+    if (x < left || x > left + width || rank < 0 || rank >= this.ranks) return null;
+    const { prediction, report } = this.view;
+    const measured = report && (!prediction || y - rank * pitch > this.rowHeight);
+    const timeline = measured ? report : prediction;
+    const end_s = measured ? this.scales.measured : this.scales.predicted;
+    const event = eventAt(timeline, rank, ((x - left) / width) * end_s);
+    return event && { rank, event, x, measured, timeline };
+  }
+
+  /** The cursor and what is under it. */
+  point(event) {
+    const found = event && this.under(event);
+    set(this.cursor, { visibility: found ? false : "hidden" });
+    this.tip.hidden = !found;
+    if (!found) return;
+    set(this.cursor, { transform: `translate(${found.x})` });
+    const times = this.scales.share ? { unit: timeUnit(found.timeline.makespan_s, true), end_s: found.timeline.makespan_s } : this.times;
+    const text = `${found.measured ? "measured: " : ""}${eventWords(found.rank, found.event, times)}`;
+    this.tip.textContent = text;
+    const half = this.view.ruler.width(text) / 2 + 9;
+    const x = Math.min(Math.max(found.x, half), Math.max(half, this.width - half));
+    this.tip.style.left = `${x}px`;
+    this.tip.style.top = `${found.rank * this.place.pitch - 4}px`;
+  }
+}
+
+/** Texts at places, reused. */
+function writeLines(parent, lines, anchor) {
+  const nodes = keep(parent, lines.length, () => svg("text", { "text-anchor": anchor }));
+  for (const [index, [x, y, text]] of lines.entries()) {
+    if (nodes[index].textContent !== text) nodes[index].textContent = text;
+    set(nodes[index], { x, y });
   }
 }
