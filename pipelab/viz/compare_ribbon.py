@@ -89,5 +89,5 @@ def spread(middles: Sequence[float], widths: Sequence[float], length: float) -> 
 
 
 def literal(text: str) -> str:
-    """Text as it stands: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")
+    """Text as it stands, in one line: a dollar sign would start a formula, and a file holds no control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text).replace("$", r"\$")

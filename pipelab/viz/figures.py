@@ -1,8 +1,10 @@
 """Matplotlib figures that show themselves in a notebook, without the global state of pyplot."""
 
 import io
-from typing import Any
+import warnings
+from typing import Any, Literal
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +20,20 @@ class NotebookFigure(Figure):
         self.savefig(buffer, format="png", dpi=2 * _DPI)
         width, height = self.get_size_inches()
         return buffer.getvalue(), {"width": round(width * _DPI), "height": round(height * _DPI)}
+
+
+def written(figure: Figure, kind: Literal["png", "svg"], *, dpi: float = _DPI) -> bytes:
+    """A figure as a file: the same figure gives the same bytes, and text in an SVG stays text."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in letters the font lacks is drawn as boxes, and kept as it is in an SVG.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        if kind == "png":
+            figure.savefig(buffer, format="png", dpi=dpi)
+        else:
+            with mpl.rc_context({"svg.hashsalt": "pipelab", "svg.fonttype": "none"}):
+                figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def axes_for(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:

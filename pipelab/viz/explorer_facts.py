@@ -1,0 +1,124 @@
+"""What the explorer's picture tells of a plan: numbers and words."""
+
+from typing import Any
+
+import numpy as np
+
+from pipelab.costs import Costs, rows_of
+from pipelab.hardware import describe, devices_of
+from pipelab.plan import Plan, Stage, shorten
+from pipelab.planner import problem_of, regret
+from pipelab.units import format_bytes, format_count, format_seconds, plural
+from pipelab.viz.compare_ribbon import shortened
+from pipelab.viz.explorer_panels import Box
+
+_SAME = 5e-5  # a plan so near to the optimum is called optimal
+
+
+class Facts:
+    """Numbers and words of a plan, for so many micro-batches."""
+
+    def __init__(self, plan: Plan, num_microbatches: int) -> None:
+        self.plan, self.num_microbatches = plan, num_microbatches
+        graph, stages = plan.graph, plan.num_stages
+        self.devices = devices_of(plan.hardware, graph, stages) if plan.has_times else ()
+        self.rows = rows_of(max(1, graph.batch_size), num_microbatches)
+        question: dict[str, Any] = {"num_microbatches": num_microbatches if plan.has_times else None}
+        problem = problem_of(
+            plan, objective=None, granularity="block", hardware=None, memory_limit_bytes=None, **question
+        ).without_limits
+        edges = [0, *problem.indices(plan.cuts), len(problem.positions) - 1]
+        self.costs = [problem.chain.cost(k, edges[k], edges[k + 1]) for k in range(stages)]
+        self.optimum = regret(plan, **question)
+        self.slowest = int(np.argmax(self.costs))
+
+    @property
+    def verdict(self) -> str:
+        """Which stage matters, and how far from the optimum that is."""
+        cost, mean = self.costs[self.slowest], sum(self.costs) / len(self.costs)
+        if not mean:
+            return "The model has no parameters."
+        if not self.devices:
+            text = f"Stage {self.slowest} holds {format_count(cost)} parameters, {cost / mean:.2f} × the mean."
+        elif len(self.costs) == 1:
+            text = f"Stage 0 takes {format_seconds(cost)} per micro-batch."
+        else:
+            text = f"Stage {self.slowest} is the bottleneck: {format_seconds(cost)} per micro-batch, "
+            text += f"the average is {format_seconds(mean)}."
+        return f"{text} {self._shortage or self._distance}".strip()
+
+    @property
+    def _distance(self) -> str:
+        above = self.optimum.fraction
+        if len(self.costs) == 1:
+            return ""
+        if abs(above) < _SAME:
+            return "This is optimal."
+        percent = f"{100 * abs(above):.0f}" if abs(above) >= 0.0995 else f"{100 * abs(above):.1f}"
+        return f"{percent}\u00a0% {'above' if above > 0 else 'below'} optimal."
+
+    @property
+    def _shortage(self) -> str:
+        over = self.optimum.over_limit
+        if not over:
+            return ""
+        return f"{plural(len(over), 'stage')} {'needs' if len(over) == 1 else 'need'} more memory than there is."
+
+    @property
+    def boxes(self) -> list[Box]:
+        """What the stage boxes say."""
+        crossing = self.plan.graph.live_bytes_for(self.rows)
+        sent = [*(format_bytes(int(crossing[cut])) for cut in self.plan.cuts), ""]
+        return [
+            Box(self._lines(stage), stage.index == self.slowest, stage.index in self.optimum.over_limit, crosses)
+            for stage, crosses in zip(self.plan.stages, sent, strict=True)
+        ]
+
+    def _lines(self, stage: Stage) -> tuple[str, ...]:
+        held = stage.param_bytes + stage.buffer_bytes + stage.cache_bytes
+        marked = stage.index == self.slowest and len(self.costs) > 1
+        lines = [
+            f"{stage.index} · {shorten(stage.labels)}",
+            f"{format_count(stage.num_params)} · {format_bytes(held)}",
+        ]
+        if self.devices:
+            lines.append(f"{format_seconds(self.costs[stage.index])}{' · slowest' if marked else ''}")
+        elif marked:
+            lines.append("largest")
+        if stage.index in self.optimum.over_limit:
+            lines.append(self._need(stage))
+        return tuple(lines)
+
+    def _need(self, stage: Stage) -> str:
+        device = self.devices[stage.index]
+        needed = Costs.of(self.plan.graph, device, self.rows).memory_bytes(stage.start, stage.stop)
+        return f"{format_bytes(needed)} of {format_bytes(device.memory_bytes)}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What boxes and arrows do not say."""
+        split = f"{plural(self.num_microbatches, 'micro-batch')} of {plural(self.rows, 'row')}"
+        rests = f"times for {describe(self.devices)}" if self.devices else "no times: no hardware is named"
+        return [
+            f"Width: parameters. Stages: parameters and bytes of weights; arrows: bytes of one micro-batch. "
+            f"{split[0].upper()}{split[1:]}; {rests}.",
+            *self._shared,
+        ]
+
+    @property
+    def _shared(self) -> list[str]:
+        """The weights that several stages hold."""
+        graph, starts = self.plan.graph, [start for start, _ in self.plan.bounds]
+        found = []
+        for name, uses in graph.weight_uses.items():
+            holders = sorted({int(np.searchsorted(starts, use, "right")) - 1 for use in uses})
+            if len(holders) > 1:
+                found.append((graph.weight_by_name[name], holders))
+        if not found:
+            return []
+        num_bytes = sum(weight.num_bytes for weight, _ in found)
+        if len(found) > 1:
+            return [f"Shared: {plural(len(found), 'weight')}, {format_bytes(num_bytes)}, in each stage that uses them."]
+        weight, holders = found[0]
+        name = shortened(graph.short(weight.name), 60)
+        return [f"Shared: {name}, {format_bytes(num_bytes)}, in stages {', '.join(map(str, holders))}."]
