@@ -40,6 +40,7 @@ _STYLES = stylesheet(
     "graph.css",
     "timeline.css",
     "controls.css",
+    "menu.css",
     "access.css",
 )
 _PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_costs", "_report_state")

@@ -147,8 +147,7 @@ def test_policies_and_steppers_split_anew(open_page) -> None:
     page.get_by_label("More stages").click()
     assert cuts_of(page) == uniform(GRAPH, num_stages=4).cuts
     check_numbers(page, GRAPH)
-    page.get_by_label("Fewer micro-batches").click()
-    assert page.get_by_label("Micro-batches", exact=True).locator("output").text_content() == "7"
+    assert page.get_by_label("Fewer micro-batches").is_disabled()  # the page holds one number's costs
 
 
 def test_a_refusal_stands_in_the_verdict_and_offers_what_works(open_page) -> None:

@@ -1,6 +1,6 @@
 // The ribbon: the model from input to output, and its dividers.
 
-import { formatBytes, formatCount, plural } from "./numbers.js";
+import { firstAtLeast, formatBytes, formatCount, plural } from "./numbers.js";
 import { el, keep, set, svg } from "./dom.js";
 import { cutX, pieceEdges } from "./layout.js";
 
@@ -87,7 +87,7 @@ export class Ribbon {
       const crossed = xs.some((x) => x > left && x < right);
       text.style.display = crossed ? "none" : "";
     }
-    const handles = keep(this.handles, cuts.length, (index) => this.view.makeHandle(index));
+    const handles = keep(this.handles, cuts.length, (index) => this.view.dividers.make(index));
     for (const [index, handle] of [...handles].entries()) this.paintHandle(handle, index, cuts, xs);
     this.node.classList.toggle("pl-dragging", this.view.drag !== null);
   }
@@ -112,10 +112,19 @@ export class Ribbon {
     });
   }
 
+  /** The legal cut nearest to a place on the ribbon, for this divider: between its neighbours. */
+  positionAt(x, index) {
+    const { model, level, dividers, data } = this.view;
+    const block = Math.min(Math.max(firstAtLeast(this.edges, x) - 1, 0), this.stops.length - 1);
+    const [, start, stop] = data.blocks[block];
+    const share = (x - this.edges[block]) / (this.edges[block + 1] - this.edges[block]);
+    return model.nearest(level, start + share * (stop - start), ...dividers.room(index));
+  }
+
   /** Say what crosses the cut in hand; no index hides it. */
   showTip(index) {
     this.tip.hidden = index === null;
-    this.view.hint.classList.toggle("pl-covered", index !== null);
+    this.view.hint.node.classList.toggle("pl-covered", index !== null);
     if (index === null) return;
     const cut = this.view.model.cut(this.view.cuts[index]);
     const texts = crossing(this.view.model, cut).map((what) => `${cut.label}: ${what}${formatBytes(cut.bytes)} per batch`);

@@ -1,0 +1,70 @@
+// The sentence above the ribbon: what matters now, and the next step.
+
+import { CLOSE, dearest } from "./costs.js";
+import { fixed } from "./numbers.js";
+import { OWN_KEYS, button, el, set } from "./dom.js";
+
+export class Verdict {
+  constructor(view) {
+    this.view = view;
+    this.text = el("span");
+    this.action = button("", { class: "pl-action", hidden: true });
+    this.details = el("details", { class: "pl-details", hidden: true });
+    this.details.append(el("summary", { text: "Details", ...OWN_KEYS }), el("pre", { tabindex: "0", ...OWN_KEYS }));
+    this.line = el("div", { class: "pl-verdict", "aria-live": "polite" }, this.text, this.action);
+    this.bar = el("div", { class: "pl-progress", hidden: true }, el("div"));
+    this.node = el("div", {}, this.line, this.bar, this.details);
+    // A traceback ends with what happened.
+    this.details.ontoggle = () => { this.details.lastChild.scrollTop = this.details.lastChild.scrollHeight; };
+    this.action.onclick = () => this.next?.run();
+  }
+
+  layout() {}
+
+  paint() {
+    const { running, note, drag } = this.view;
+    const { state } = running;
+    const [kind, text] = this.told();
+    if (this.text.textContent !== text) this.text.textContent = text;
+    set(this.line, { "data-kind": kind, "aria-busy": `${drag !== null}` });
+    this.next = note ? note.action : ["plan", "done"].includes(kind) ? this.wayToOptimal() : undefined;
+    this.action.hidden = !this.next;
+    this.action.textContent = this.next?.text ?? "";
+    const active = state.phase === "running";
+    this.bar.hidden = !active;
+    this.bar.classList.toggle("pl-unknown", state.fraction === null);
+    this.bar.firstChild.style.width = state.fraction === null ? "" : `${Math.round(100 * (state.fraction ?? 0))}%`;
+    this.details.hidden = kind !== "failed" || !state.details;
+    this.details.lastChild.textContent = state.details ?? "";
+  }
+
+  /** One line: a refusal, else progress, else how the run went, else the split's own verdict. */
+  told() {
+    const { running, note } = this.view;
+    if (note) return [note.kind, note.text];
+    if (running.active) return ["progress", running.pending ? "Asking the kernel…" : running.state.text];
+    if (running.ended) return [running.state.phase, running.state.text];
+    const { costs, stages, optimum } = this.view;
+    return ["plan", [costs.verdict(stages, optimum), this.besideGhost()].filter(Boolean).join(" ")];
+  }
+
+  /** How the split compares with the one that was kept. */
+  besideGhost() {
+    const { stages, splits } = this.view;
+    const { ghost } = splits;
+    if (!ghost || ghost.cuts.join() === this.view.cuts.join()) return "";
+    const more = dearest(stages).cost / ghost.cost - 1;
+    if (Math.abs(more) <= CLOSE) return "As good as the kept split.";
+    return `${fixed(100 * Math.abs(more), 0)}\u00a0% ${more > 0 ? "above" : "below"} the kept split.`;
+  }
+
+  /** A way to the optimum, where there is a better split, and back. */
+  wayToOptimal() {
+    const { costs, stages, optimum, splits } = this.view;
+    if (splits.before) return { text: "Undo", run: () => splits.undo() };
+    if (!optimum) return undefined;
+    const better = costs.tooLarge(stages).length || dearest(stages).cost > optimum * (1 + CLOSE);
+    if (!better) return undefined;
+    return { text: splits.pins.size ? "Optimise around pins" : "Show optimal", run: () => splits.showOptimal() };
+  }
+}
