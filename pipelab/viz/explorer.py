@@ -233,14 +233,15 @@ class Explorer(anywidget.AnyWidget):
     def _follow_costs(self, _change: Any) -> None:
         """What stages cost now, and the optimum by it, in one message: neither fits the other's past."""
         device = one_device(self.hardware, self._graph)
-        asked = (device, self.num_microbatches if device else 1)  # parameters are the same in all of them
+        asked = (device, self.num_microbatches)
         if self._costed == asked:
             return
         self._costed = asked
         try:
             costs = cost_state(self._graph, device, self.num_microbatches)
         except InputError as error:  # other rows were measured: sizes are compared, and the page says why
-            costs, device = {"refusal": str(error)}, None
+            device = None
+            costs = {**cost_state(self._graph, None, self.num_microbatches), "refusal": str(error)}
         most = min(MAX_PRESET_STAGES, len(self._graph.legal) + 1)
         presets, optima = optimal_presets(self._graph, device, self.num_microbatches, most)
         with self.hold_sync():

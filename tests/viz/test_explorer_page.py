@@ -8,6 +8,7 @@ from explorer_page import cuts_of, drag, handles, texts, verdict_of
 from graphs import gpt2_graph, mlp_graph
 from playwright.sync_api import Page
 
+from pipelab.costs import rows_of
 from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
@@ -21,12 +22,13 @@ STARTS = [block.start for block in GRAPH.blocks]
 
 
 def check_numbers(page: Page, graph: Graph) -> None:
-    """Everything the page shows of its split is what the plan says."""
+    """Everything the page shows of its split is what the plan says; what crosses, for one of 8 micro-batches."""
     plan = Plan(graph, cuts_of(page))
+    crossing = graph.live_bytes_for(rows_of(graph.batch_size, 8))
     assert texts(page, ".pl-box-params") == [format_count(stage.num_params) for stage in plan.stages]
     assert texts(page, ".pl-box-bytes") == [format_bytes(stage.param_bytes) for stage in plan.stages]
     arrows = [text for text in texts(page, ".pl-arrow-labels text") if text != "input"]
-    assert arrows == [format_bytes(boundary.num_bytes) for boundary in plan.boundaries]
+    assert arrows == [format_bytes(crossing[cut]) for cut in plan.cuts]
     assert verdict_of(page).startswith(plan.verdict)
     labels = [handle.get_attribute("aria-valuetext") for handle in handles(page).all()]
     assert labels == [boundary.label for boundary in plan.boundaries]

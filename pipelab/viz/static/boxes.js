@@ -79,7 +79,7 @@ export class StageBoxes {
     const { narrow, named, box } = this.grid;
     const [name, mark, time, params, bytes, holds, bar] = node.children;
     const labels = model.labels(stage);
-    const need = costs.tooLarge([stage]).length ? formatNeed(stage.needs, costs.state.memory_bytes) : "";
+    const need = costs.tooLarge([stage]).length ? formatNeed(stage.needs, costs.capacity) : "";
     node.style.transform = `translate(${x.toFixed(2)}px, ${y}px)`;
     node.style.setProperty("--pl-stage", colours[stage.index % colours.length]);
     node.classList.toggle("pl-largest", marked);
@@ -156,7 +156,7 @@ export class StageBoxes {
       const middle = y + this.boxHeight / 2 + 8;
       lines.push(`M${start + 4} ${middle}H${x - 4}`);
       heads.push(`M${x - 8} ${middle - 4}L${x - 2} ${middle}L${x - 8} ${middle + 4}Z`);
-      const text = index ? formatBytes(this.view.model.cut(cuts[index - 1]).bytes) : "input";
+      const text = index ? formatBytes(this.view.costs.cutBytes(cuts[index - 1])) : "input";
       set(labels[index - first], { x: (start + x) / 2, y: middle - 7, text });
     }
     set(this.arrows, { d: lines.join("") });

@@ -1,53 +1,87 @@
-// What stages cost: parameters, or seconds and bytes on a device, as pipelab's planner counts them; the verdict.
+// What stages cost: parameters, FLOPs, memory, and on a device seconds, of one micro-batch, as pipelab's Costs counts.
 
 import { fixed, formatBytes, formatCount, formatNeed, formatSeconds } from "./numbers.js";
 import { Sizes } from "./model.js";
+import { moveThatFits } from "./fitting.js";
 
 /**
- * What stages cost, as pipelab's planner counts it: seconds of a micro-batch on one kind of device, with what crosses
- * the stage's boundaries; parameters where there are no times.
+ * What stages and cuts cost for one micro-batch, the largest: bytes and FLOPs always; where there is a device also
+ * seconds, as pipelab's planner counts them with what crosses the stage's boundaries.
  */
 export class Costs {
   constructor(model, state) {
     this.model = model;
     this.state = state;
     this.timed = state.time_before !== undefined;
-    if (this.timed) this.held = new Sizes(model.numOps, state.held);
+    this.device = state.device ?? "";
+    this.capacity = state.memory_bytes;
+    this.rows = state.rows;
+    this.buffers = new Sizes(model.numOps, state.buffers);
+    this.caches = new Sizes(model.numOps, state.caches);
+    this.peaks = new Peaks(state.peak_bytes);
   }
 
-  /** The stages between these cuts, with `cost`; where there are times also its parts and the bytes it `needs`. */
+  /** The stages between these cuts: what each holds, its `cost`, the bytes it `needs`, and of what they are made. */
   stages(cuts) {
     const stages = this.model.stages(cuts);
-    return stages.map((stage) => (this.timed ? this.timedStage(stage, stages.length) : { ...stage, cost: stage.params }));
+    return stages.map((stage) => {
+      const { start, stop } = stage;
+      const memory = this.memory(start, stop, stage.bytes);
+      const flops = this.state.flops_before[stop] - this.state.flops_before[start];
+      const seconds = this.seconds(start, stop, stages.length, stage.params);
+      return { ...stage, flops, memory, needs: memory.total, ...seconds };
+    });
   }
 
-  timedStage(stage, count) {
-    const { time_before, alone_s, fixed_s, overlap, reserve_bytes } = this.state;
-    const { start, stop } = stage;
+  /** Seconds of a stage and its parts; without times only its cost, which is its parameters. */
+  seconds(start, stop, count, params) {
+    if (!this.timed) return { cost: params, work: null, receive: null, send: null };
+    const { time_before, alone_before, fixed_s, overlap } = this.state;
     // A single stage has the machine to itself.
-    const work = (count > 1 ? time_before[stop] - time_before[start] : alone_s) + fixed_s;
+    const before = count > 1 ? time_before : (alone_before ?? time_before);
+    const work = before[stop] - before[start] + fixed_s;
     const receive = this.transfer(start);
     const send = this.transfer(stop);
-    const cost = overlap ? Math.max(work, receive, send) : receive + work + send;
-    const needs = stage.bytes + this.held.between(start, stop) + this.peak(start, stop) + reserve_bytes;
-    return { ...stage, work, receive, send, cost, needs };
+    return { work, receive, send, cost: overlap ? Math.max(work, receive, send) : receive + work + send };
   }
 
-  /** Seconds to move what crosses a cut; the ends of the model are none. */
+  /** What a stage from `start` to `stop` would cost as one of `count`: seconds, or parameters. */
+  stageCost(start, stop, count) {
+    return this.seconds(start, stop, count, this.timed ? 0 : this.model.params.between(start, stop)).cost;
+  }
+
+  /** Bytes that a device holds to run these ops, by kind. Weights are parameters, buffers and constants. */
+  memory(start, stop, params = this.model.bytes.between(start, stop)) {
+    const weights = params + this.buffers.between(start, stop);
+    const caches = this.caches.between(start, stop);
+    const activations = this.peaks.between(start, stop);
+    const reserve = this.state.reserve_bytes;
+    return { weights, activations, caches, reserve, total: weights + caches + activations + reserve };
+  }
+
+  /** Bytes that cross a cut; none at the ends of the model. */
+  cutBytes(position) {
+    return this.state.cut_bytes[this.model.cutIndex.get(position)] ?? 0;
+  }
+
+  /** Seconds to move them; none at the ends of the model. */
   transfer(position) {
-    return this.state.transfer_s[this.model.cutIndex.get(position)] ?? 0;
+    const { latency_s, link_bytes_per_s } = this.state;
+    return this.model.cutIndex.has(position) ? latency_s + this.cutBytes(position) / link_bytes_per_s : 0;
   }
 
-  peak(start, stop) {
-    const { peak_bytes } = this.state;
-    let most = 0;
-    for (let op = start; op < stop; op++) most = Math.max(most, peak_bytes[op]);
-    return most;
+  fits(start, stop) {
+    return this.capacity === null || this.memory(start, stop).total <= this.capacity;
   }
 
   /** The stages that need more memory than their device has. */
   tooLarge(stages) {
-    return this.timed ? stages.filter((stage) => stage.needs > this.state.memory_bytes) : [];
+    return this.capacity === null ? [] : stages.filter((stage) => stage.needs > this.capacity);
+  }
+
+  /** The fewest blocks to move out of a stage over its memory so that it and its neighbour fit; null if none do. */
+  wouldFit(stages, index = this.tooLarge(stages)[0]?.index) {
+    return index === undefined ? null : moveThatFits(this, stages, index);
   }
 
   /** Where time is spent, or parameters are held, most; then what does not fit, or how far from the optimum that is. */
@@ -56,21 +90,45 @@ export class Costs {
     if (!mean) return "The model has no parameters.";
     const { index, cost } = dearest(stages);
     const far = optimum ? ` ${distance(cost, optimum)}` : "";
-    if (!this.timed) return `Stage ${index} holds ${formatCount(cost)} parameters, ${fixed(cost / mean, 2)} × the mean.${far}`;
+    const times = fixed(cost / mean, 2);
+    if (!this.timed) return `Stage ${index} holds ${formatCount(cost)} parameters, ${times} × the mean.${far}`;
     const tooLarge = this.tooLarge(stages);
     const is = stages.length > 1 ? "is the bottleneck:" : "takes";
     const text = `Stage ${index} ${is} ${formatSeconds(cost)} per micro-batch`;
-    if (tooLarge.length) return `${text}. ${this.shortage(tooLarge)}`;
+    if (tooLarge.length) return `${text}. ${this.shortage(stages, tooLarge)}`;
     return stages.length > 1 ? `${text}, the average is ${formatSeconds(mean)}.${far}` : `${text}.`;
   }
 
-  shortage(tooLarge) {
-    const { memory_bytes } = this.state;
+  shortage(stages, tooLarge) {
     const [{ index, needs }] = tooLarge;
-    if (tooLarge.length === 1) return `Stage ${index} needs ${formatNeed(needs, memory_bytes)}.`;
+    if (tooLarge.length === 1) {
+      const move = this.wouldFit(stages, index);
+      const advice = move ? `: move ${move.label} to stage ${move.to}` : "";
+      return `Stage ${index} needs ${formatNeed(needs, this.capacity)}${advice}.`;
+    }
     const names = tooLarge.map((stage) => stage.index);
-    const which = names.length > 3 ? `${names.length} stages` : `Stages ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-    return `${which} need more than ${formatBytes(memory_bytes)}.`;
+    const which = names.length > 3 ? names.length : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+    const subject = names.length > 3 ? `${which} stages` : `Stages ${which}`;
+    return `${subject} need more than ${formatBytes(this.capacity)}.`;
+  }
+}
+
+/** The largest of any range of numbers at once: `levels[k][i]` is the largest of the 2^k from i on. */
+export class Peaks {
+  constructor(values) {
+    this.levels = [Float64Array.from(values)];
+    for (let width = 1; 2 * width <= values.length; width *= 2) {
+      const half = this.levels.at(-1);
+      const level = new Float64Array(values.length - 2 * width + 1);
+      for (let i = 0; i < level.length; i++) level[i] = Math.max(half[i], half[i + width]);
+      this.levels.push(level);
+    }
+  }
+
+  between(start, stop) {
+    if (stop <= start) return 0;
+    const rank = 31 - Math.clz32(stop - start);
+    return Math.max(this.levels[rank][start], this.levels[rank][stop - 2 ** rank]);
   }
 }
 

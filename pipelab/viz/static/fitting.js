@@ -1,0 +1,34 @@
+// What to move where a stage does not fit its device's memory.
+
+import { firstAtLeast } from "./numbers.js";
+
+/** The fewest blocks to move to the stage before or after so that both fit, of as many the lightest; null if none. */
+export function moveThatFits(costs, stages, index) {
+  const moves = [index - 1, index + 1].filter((to) => stages[to]).map((to) => moveTo(costs, stages, index, to));
+  const [best] = moves.filter(Boolean).sort((a, b) => a.blocks - b.blocks || a.bytes - b.bytes);
+  return best ?? null;
+}
+
+/** The same to one of them. What moves is between the cut there is and one further inside the stage. */
+function moveTo(costs, stages, index, to) {
+  const { model } = costs;
+  const { start, stop } = stages[index];
+  const back = to < index;
+  for (const [count, position] of cutsInside(model.byLevel.block, start, stop, back).entries()) {
+    const rest = back ? [position, stop] : [start, position];
+    const other = back ? [stages[to].start, position] : [position, stages[to].stop];
+    if (!costs.fits(...other)) return null; // and with more it fits even less
+    if (!costs.fits(...rest)) continue;
+    const moved = back ? { start, stop: position } : { start: position, stop };
+    const bytes = model.bytes.between(moved.start, moved.stop);
+    const cut = Math.min(index, to);
+    return { stage: index, from: index, to, cut, position, label: model.labels(moved), blocks: count + 1, bytes };
+  }
+  return null;
+}
+
+/** Positions strictly between two others, nearest to the end that is left first. */
+function cutsInside(positions, start, stop, fromStart) {
+  const between = positions.slice(firstAtLeast(positions, start + 1), firstAtLeast(positions, stop));
+  return fromStart ? between : between.reverse();
+}

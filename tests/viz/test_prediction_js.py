@@ -1,0 +1,136 @@
+"""What the browser predicts is what `pipelab.simulate` says, event by event."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from graphs import gpt2_graph
+from hypothesis import given
+from hypothesis import strategies as st
+from node import Node
+from random_graphs import random_cuts, random_graph
+
+from pipelab.costs import microbatch_rows
+from pipelab.errors import InputError
+from pipelab.events import Event, Timeline
+from pipelab.graph import Graph
+from pipelab.hardware import Device, Measurement
+from pipelab.plan import Plan
+from pipelab.presets import PRESETS
+from pipelab.replay import Workload, replay
+from pipelab.schedules import schedule_actions
+from pipelab.simulator import simulate
+from pipelab.viz.explorer_costs import cost_state
+from pipelab.viz.explorer_state import graph_state
+
+SCHEDULES = ["gpipe", "1f1b", "interleaved_1f1b", "zb_h1"]
+PREDICT = """
+const [{ Model }, { Costs }, { predict }] = await Promise.all(["model.js", "costs.js", "prediction.js"].map(load));
+const [data, state, cuts, asked] = args;
+return predict(new Costs(new Model(data), state), cuts, asked);
+"""
+seeds = st.integers(0, 2**32).map(random.Random)
+
+
+def random_measurement(choose: random.Random, graph: Graph) -> Measurement:
+    """A machine with any number of cores and slots, whose transfers run beside compute or not."""
+    alone = np.array([[choose.uniform(0, 1e-3) for _ in graph.ops] for _ in range(2)]).cumsum(axis=0)
+    parallel, slots = choose.choice([None, 1, 2, 3]), choose.choice([None, 1, 2, 5])
+    loaded = alone if parallel is None else choose.uniform(1, 2) * alone
+    return Measurement(
+        "this machine", len(graph.ops), (1, graph.batch_size + 1), alone, loaded, parallel, choose.choice([0.0, 1e-4]),
+        1e9, choose.choice([1e6, 1e9]), choose.choice([0.0, 1e-5]), slots, choose.random() < 0.5, 0, "cpu", 1,
+    )  # fmt: skip
+
+
+def random_device(choose: random.Random, graph: Graph) -> Device:
+    """A preset, one that waits for its transfers, or a measured machine."""
+    preset = PRESETS[choose.choice(list(PRESETS))]
+    return choose.choice([preset, replace(preset, overlap=False), random_measurement(choose, graph)])
+
+
+def random_question(choose: random.Random) -> tuple[Plan, dict[str, Any]]:
+    """A plan, and how `simulate` is asked about it."""
+    graph = random_graph(choose)
+    num_stages = choose.randint(1, min(8, len(graph.legal) + 1))
+    divisors = [ranks for ranks in range(1, num_stages + 1) if num_stages % ranks == 0]
+    schedule = choose.choice(SCHEDULES)
+    asked = {
+        "schedule": schedule,
+        "num_microbatches": choose.randint(1, graph.batch_size),
+        "train": choose.random() < 0.7,
+        "num_ranks": choose.choice([None, *divisors]) if schedule == "interleaved_1f1b" else None,
+    }
+    return Plan(graph, random_cuts(choose, graph, num_stages)), asked
+
+
+def predicted(node: Node, plan: Plan, device: Device | None, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the browser says."""
+    state = cost_state(plan.graph, device, asked["num_microbatches"])
+    options = {"schedule": asked["schedule"], "training": asked["train"], "numRanks": asked["num_ranks"]}
+    found: dict[str, Any] = node.run(PREDICT, graph_state(plan.graph), state, plan.cuts, options)
+    return found
+
+
+def rows_of_events(events: tuple[Event, ...], num_ranks: int, *left_out: str) -> list[list[list[Any]]]:
+    """Events as the browser writes them."""
+    rows: list[list[list[Any]]] = [[] for _ in range(num_ranks)]
+    for event in events:
+        if event.kind not in left_out:
+            rows[event.rank].append([event.kind, event.stage, event.microbatch, event.start_s, event.end_s])
+    return rows
+
+
+def check_rows(found: list[list[list[Any]]], expected: list[list[list[Any]]]) -> None:
+    assert [[event[:3] for event in row] for row in found] == [[event[:3] for event in row] for row in expected]
+    times, wanted = ([event[3:] for row in rows for event in row] for rows in (found, expected))
+    assert np.array(times) == pytest.approx(np.array(wanted), rel=1e-9, abs=1e-15)
+
+
+@given(seeds)
+def test_it_is_what_simulate_says(node: Node, choose: random.Random) -> None:
+    plan, asked = random_question(choose)
+    device = random_device(choose, plan.graph)
+    found = predicted(node, plan, device, asked)
+    try:
+        timeline = simulate(plan, hardware=device, **asked)
+    except InputError as error:  # links that are full can stop a training schedule for good
+        assert found == {"error": str(error)}
+        return
+    check_rows(found["rows"], rows_of_events(timeline.events, timeline.num_ranks, "wait"))
+    idle = [1 - busy / timeline.makespan_s if timeline.makespan_s else 0 for busy in timeline.rank_busy_s]
+    assert found["makespan_s"] == pytest.approx(timeline.makespan_s, rel=1e-9)
+    assert found["idle"] == pytest.approx(timeline.bubble_fraction, rel=1e-9, abs=1e-12)
+    assert found["rank_idle"] == pytest.approx(idle, rel=1e-9, abs=1e-12)
+    assert found["unit"] == "s"
+
+
+@given(seeds)
+def test_without_times_flops_stand_in(node: Node, choose: random.Random) -> None:
+    plan, asked = random_question(choose)
+    found = predicted(node, plan, None, asked)
+    rows, num_ranks = microbatch_rows(plan.graph.batch_size, asked["num_microbatches"]), asked["num_ranks"]
+    orders = schedule_actions(
+        asked["schedule"], num_ranks or plan.num_stages, plan.num_stages, len(rows), asked["train"]
+    )
+    flops = np.array([plan.graph.flops_for(size) for size in rows], dtype=float) / plan.graph.flops_for(rows[0]).sum()
+    forward = np.array([[of_op[start:stop].sum() for of_op in flops] for start, stop in plan.bounds])
+    kinds = {"F": forward, "B": 2 * forward, "I": forward, "W": forward}
+    events = replay(orders, Workload(kinds, np.zeros_like(forward)))  # type: ignore[arg-type]
+    check_rows(found["rows"], rows_of_events(events, len(orders), "wait", "send"))
+    timeline = Timeline(events, len(orders), plan.num_stages, len(rows))
+    assert (found["makespan_s"], found["unit"]) == (pytest.approx(timeline.makespan_s), "share")
+    assert found["idle"] == pytest.approx(timeline.bubble_fraction, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_ranks"), [("interleaved_1f1b", 3), ("1f1b", 2), ("interleaved_1f1b", 0), ("fast", 4)]
+)
+def test_a_schedule_that_cannot_be_says_why(node: Node, schedule: str, num_ranks: int) -> None:
+    plan = Plan(gpt2_graph(), (14, 25, 36))
+    asked = {"schedule": schedule, "num_microbatches": 8, "train": True, "num_ranks": num_ranks}
+    with pytest.raises(InputError) as raised:
+        simulate(plan, hardware="h100-80gb", **asked)  # type: ignore[arg-type]
+    assert predicted(node, plan, PRESETS["h100-80gb"], asked) == {"error": str(raised.value)}
