@@ -165,6 +165,19 @@ class Timeline:
         """A JSON-ready dict that `from_json` turns back into an equal timeline."""
         return {**asdict(replace(self, events=())), "events": [event._asdict() for event in self.events]}
 
+    def to_chrome_trace(self) -> dict[str, Any]:
+        """A JSON-ready dict that Perfetto (ui.perfetto.dev) and chrome://tracing open: a process per rank.
+
+        Example:
+            >>> events = (pipelab.Event(0, 0, 0, "F", 0.0, 2e-6),)
+            >>> trace = pipelab.Timeline(events, num_ranks=1, num_stages=1, num_microbatches=1).to_chrome_trace()
+            >>> [(event["name"], event["dur"]) for event in trace["traceEvents"] if event["ph"] == "X"]
+            [('0F0', 2.0)]
+        """
+        from pipelab.chrome_trace import chrome_trace  # it takes timelines
+
+        return chrome_trace(self)
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Timeline":
         """The timeline that `to_json` described."""

@@ -11,14 +11,17 @@ from pipelab.comparing import policies_of, side_by_side
 from pipelab.comparison import Comparison
 from pipelab.errors import Cancelled, InputError, SplitError
 from pipelab.graph import Graph
-from pipelab.hardware import HardwareLike
+from pipelab.hardware import HardwareLike, Measurement
 from pipelab.launch.controller import Pipeline, start
+from pipelab.launch.probing import measure
 from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.tracing import Trace
-from pipelab.viz.explorer import Explorer, Progress
+from pipelab.viz.explorer import Explorer
 from pipelab.viz.explorer_costs import one_device
+from pipelab.viz.explorer_runs import Progress
+from pipelab.viz.explorer_workloads import opening_plan
 
 # Thirty students with two explorers of four ranks each: processes nobody uses must go.
 IDLE_S = 600.0
@@ -61,7 +64,7 @@ def explore(
     if isinstance(traced, Plan):
         plan, runner, refusal = traced, None, "Planning only: a plan holds no model; explore its trace to run it."
     else:
-        plan, notice = Explorer.opening_plan(traced.graph, num_stages)
+        plan, notice = opening_plan(traced.graph, num_stages)
         refusal = _DECODE if traced.graph.caches else traced.no_weights_reason
         runner = None if refusal else _Runner(traced)
     if hardware is not None:
@@ -147,6 +150,14 @@ class _Runner:
             finally:
                 self._cancelled.clear()
                 self._start_idling()
+
+    def measure(self, num_stages: int, progress: Progress) -> Measurement:
+        """Measure the model on this machine."""
+        with self._busy:
+            try:
+                return measure(self._traced, num_stages=num_stages)
+            finally:
+                self._cancelled.clear()
 
     def cancel(self) -> None:
         """Stop the run under way; the ranks stay."""

@@ -94,16 +94,21 @@ class Problem:
     @property
     def basis(self) -> str:
         """The objective and what it rests on: "time on h100-80gb"."""
-        if self.objective != "time":
-            return self.objective
-        names = " and ".join(dict.fromkeys(device.name for device in self.devices))
-        split = f", {plural(self.num_microbatches, 'micro-batch')}" if self.num_microbatches > 1 else ""
-        return f"time on {names}{split}"
+        return basis(self.objective, self.devices, self.num_microbatches)
 
     @property
     def rests_on(self) -> str:
         """What the costs rest on, in full."""
         return describe(self.devices) if self.objective == "time" else "counted in the graph"
+
+
+def basis(objective: Objective, devices: Sequence[Device], num_microbatches: int) -> str:
+    """An objective and what it rests on: "time on h100-80gb"."""
+    if objective != "time":
+        return objective
+    names = " and ".join(dict.fromkeys(device.name for device in devices))
+    split = f", {plural(num_microbatches, 'micro-batch')}" if num_microbatches > 1 else ""
+    return f"time on {names}{split}"
 
 
 def cost_text(objective: Objective, cost: float) -> str:

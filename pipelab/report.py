@@ -149,9 +149,9 @@ class Report:
         )
         return f"{wrap(self.verdict)}\n{wrap(title)}\n{format_table(header, rows, left=(0, 1))}"
 
-    def save(self, path: str | Path) -> None:
-        """Write the report as JSON, without the output."""
-        data = {
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON-ready dict, without the output."""
+        return {
             "format": FORMAT,
             "version": VERSION,
             "graph": self.plan.graph.to_json(),
@@ -165,7 +165,10 @@ class Report:
             "peak_memory_bytes": list(self.peak_memory_bytes),
             "environment": self.environment,
         }
-        Path(path).write_text(json.dumps(data))
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON, without the output."""
+        Path(path).write_text(json.dumps(self.to_json()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

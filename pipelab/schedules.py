@@ -250,3 +250,4 @@ _GENERATORS: dict[str, _Generator] = {
     "interleaved_1f1b": _interleaved,
     "zb_h1": _zero_bubble,
 }
+SCHEDULES = tuple(_GENERATORS)

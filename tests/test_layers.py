@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 LAYER = {
     **dict.fromkeys(
         ("errors", "units", "table", "elements", "graph", "split_points", "hardware", "presets", "costs", "plan",
-         "exports", "events", "report"),
+         "exports", "events", "chrome_trace", "report"),
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",

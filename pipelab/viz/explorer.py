@@ -3,29 +3,32 @@
 Python holds the traits and checks them; `static/explorer.js` draws, and computes all figures during a drag.
 """
 
-import base64
-import contextlib
-import io
-import threading
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anywidget
 import traitlets
 
-from pipelab.errors import Cancelled, InputError, LaunchError, PipelabError, SplitError
+from pipelab.events import Timeline
 from pipelab.graph import Graph
-from pipelab.greedy import charges_of, smallest_budget
-from pipelab.hardware import Device, HardwareLike
+from pipelab.hardware import Device, HardwareLike, Measurement, measurement_of
 from pipelab.plan import Plan
-from pipelab.policies import threshold, uniform
+from pipelab.policies import uniform
 from pipelab.report import Report
+from pipelab.schedules import SCHEDULES
+from pipelab.simulator import simulate
 from pipelab.units import plural
-from pipelab.viz.explorer_costs import cost_state, one_device
-from pipelab.viz.explorer_optima import optimal_presets
-from pipelab.viz.explorer_state import MAX_PRESET_STAGES, graph_state, largest_that_works, preset_state, report_state
+from pipelab.viz.explorer_answers import answer
+from pipelab.viz.explorer_checks import check_hardware, check_microbatches, check_ranks, one_of, refused
+from pipelab.viz.explorer_costs import one_device
+from pipelab.viz.explorer_files import file_named, still_picture
+from pipelab.viz.explorer_hardware import THIS_MACHINE, hardware_choices, hardware_name, hardware_named, remembered
+from pipelab.viz.explorer_optima import costs_and_optima, policy_of
+from pipelab.viz.explorer_runs import Progress, Runner, Work, ranks_of, report_row
+from pipelab.viz.explorer_state import report_state
+from pipelab.viz.explorer_workloads import Workload, carried
 from pipelab.viz.html_export import html_page
 from pipelab.viz.modules import module, stylesheet
 from pipelab.viz.palette import STAGE_COLOURS
@@ -43,27 +46,15 @@ _STYLES = stylesheet(
     "menu.css",
     "access.css",
 )
-_PAGE_TRAITS = ("cuts", "value", "num_stages", "num_microbatches", "_data", "_presets", "_costs", "_report_state")
+_PAGE_TRAITS = (
+    "cuts", "value", "num_stages", "num_microbatches", "schedule", "train", "num_ranks", "_hardware", "_hardwares",
+    "_workload", "_workloads", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
+)  # fmt: skip
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
-
-Progress = Callable[[str, float | None], None]
-
-
-class Runner(Protocol):
-    """Runs plans for an explorer."""
-
-    def run(self, plan: Plan, num_microbatches: int, progress: Progress) -> Report:
-        """Run one plan; `progress` takes a sentence and the share that is done, None where nobody knows."""
-
-    def cancel(self) -> None:
-        """Stop the run under way; it then raises `Cancelled`."""
-
-    def close(self) -> None:
-        """End what was started."""
 
 
 class Explorer(anywidget.AnyWidget):
-    """A model to cut by hand: an ordinary ipywidget.
+    """A model to cut by hand: an ordinary ipywidget, whose traits can be observed, linked and set from code.
 
     Attributes:
         cuts: Op positions of the cuts, live while a divider is dragged. Set it to cut elsewhere.
@@ -72,7 +63,12 @@ class Explorer(anywidget.AnyWidget):
         num_microbatches: In how many micro-batches Run splits the batch.
         hardware: What times rest on: a preset's name, a `Hardware` or a `Measurement`. None for this machine if the
             model was measured; without, there are no times.
+        schedule: What the predicted timeline follows: "gpipe", "1f1b", "interleaved_1f1b" or "zb_h1".
+        train: Whether that timeline has a backward.
+        num_ranks: Ranks of "interleaved_1f1b"; None for half of the stages, or as many as divide them evenly.
+        workload: Which of several traces is shown, by name.
         report: What the last run measured, or None.
+        reports: All runs, the newest last; only the newest keeps its output.
     """
 
     _esm = _MODULE
@@ -82,9 +78,18 @@ class Explorer(anywidget.AnyWidget):
     value = traitlets.Tuple().tag(sync=True)
     num_stages = traitlets.Int().tag(sync=True)
     num_microbatches = traitlets.Int().tag(sync=True)
+    schedule = traitlets.Enum(SCHEDULES, "gpipe").tag(sync=True)
+    train = traitlets.Bool().tag(sync=True)
+    num_ranks = traitlets.Int(None, allow_none=True).tag(sync=True)
     hardware = traitlets.Any(allow_none=True)
+    workload = traitlets.Unicode()
     report = traitlets.Instance(Report, allow_none=True)
+    reports = traitlets.List(traitlets.Instance(Report))
 
+    _hardware = traitlets.Unicode().tag(sync=True)
+    _hardwares = traitlets.List(traitlets.Dict()).tag(sync=True)
+    _workload = traitlets.Unicode().tag(sync=True)
+    _workloads = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _data = traitlets.Dict().tag(sync=True)
     _presets = traitlets.Dict().tag(sync=True)
     _costs = traitlets.Dict().tag(sync=True)
@@ -93,9 +98,17 @@ class Explorer(anywidget.AnyWidget):
     _run_state = traitlets.Dict().tag(sync=True)
     _run_refusal = traitlets.Unicode().tag(sync=True)
     _report_state = traitlets.Dict(allow_none=True).tag(sync=True)
+    _reports = traitlets.List(traitlets.Dict()).tag(sync=True)
 
     def __init__(
-        self, plan: Plan, *, num_microbatches: int, runner: Runner | None, refusal: str = "", notice: str = ""
+        self,
+        plan: Plan,
+        *,
+        num_microbatches: int,
+        runner: Runner | None,
+        refusal: str = "",
+        notice: str = "",
+        workloads: Mapping[str, Workload] | None = None,
     ) -> None:
         """An explorer that opens at a plan.
 
@@ -105,13 +118,18 @@ class Explorer(anywidget.AnyWidget):
             runner: What runs plans; None turns Run off.
             refusal: Why Run is off, in a sentence.
             notice: What to say at first instead of the verdict.
+            workloads: Several traces of the model by name instead of runner and refusal; the plan is of the first.
         """
-        self._graph = plan.graph
-        self._runner = runner
-        self._running = threading.Lock()
+        self._choices = dict(workloads or {"": Workload(plan.graph, runner, refusal)})
+        name, self._shown = next(iter(self._choices.items()))
+        self._work = Work(lambda state: self.set_trait("_run_state", state))
         self._hears_browser = False
-        self._costed: tuple[Device | None, int] | None = None
-        one_device(plan.hardware, plan.graph)  # an unknown name raises before anything is built
+        self._shown_report: Report | None = None
+        self._costed: tuple[int, Device | None, int] | None = None
+        self._own: dict[str, Device] = {}
+        self._answered: Plan | None = None
+        if plan.hardware is not None:
+            check_hardware(plan.graph, plan.hardware, num_microbatches)  # raises before anything is built
         cuts = plan.without_empty_stage().cuts
         super().__init__(
             cuts=cuts,
@@ -119,35 +137,68 @@ class Explorer(anywidget.AnyWidget):
             num_stages=len(cuts) + 1,
             num_microbatches=num_microbatches,
             hardware=plan.hardware,
-            _data=graph_state(plan.graph),
-            _presets=preset_state(plan.graph),
+            workload=name,
+            _workload=name,
+            _workloads=list(workloads or ()),
+            _data=self._shown.data,
+            _presets=self._shown.presets,
             _colours=list(STAGE_COLOURS),
             _run_state={"phase": "refused", "text": notice} if notice else {"phase": "idle"},
-            _run_refusal=refusal,
+            _run_refusal=self._shown.refusal,
             _report_state=None,
         )
         self.on_msg(self._hear)
 
-    @classmethod
-    def opening_plan(cls, graph: Graph, num_stages: int) -> tuple[Plan, str]:
-        """The plan an explorer opens with, and the refusal if there can be no so many stages."""
-        try:
-            return uniform(graph, num_stages=num_stages), ""
-        except SplitError as error:
-            works = largest_that_works(preset_state(graph)["uniform"], num_stages)
-            return uniform(graph, num_stages=works), str(error)
-
     def __repr__(self) -> str:
         return f"Explorer({self._graph.model} in {plural(self.num_stages, 'stage')})"
+
+    # --- what is shown ------------------------------------------------------------------------------
+
+    @property
+    def _graph(self) -> Graph:
+        return self._shown.graph
+
+    @property
+    def _runner(self) -> Runner | None:
+        return self._shown.runner
+
+    @property
+    def _device(self) -> Device | None:
+        """What times rest on; None where there are none."""
+        return one_device(self.hardware, self._graph)
 
     @property
     def plan(self) -> Plan:
         """The model as it is cut now."""
-        cuts = list(self.cuts)
-        policies = (
-            name for name, plans in self._presets.items() if plans[self.num_stages : self.num_stages + 1] == [cuts]
+        if self._answered and self._answered.cuts == self.cuts:
+            policy = self._answered.policy
+        else:
+            policy = policy_of(self.cuts, self._presets, self._device, self.num_microbatches)
+        return Plan(self._graph, self.cuts, policy, self.hardware)
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """What is predicted for what is shown now; None where there are no times.
+
+        Example:
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
+            >>> explorer = pipelab.explore(pipelab.trace(model, torch.zeros(4, 16)), num_stages=2, hardware="t4-16gb")
+            >>> explorer.schedule, explorer.train = "1f1b", True
+            >>> explorer.timeline
+            Timeline(simulated, t4-16gb, 1F1B training: 2 ranks, 4 micro-batches, ... ms, idle ...%)
+            >>> explorer.close()
+        """
+        device = self._device
+        if device is None or "refusal" in self._costs:
+            return None
+        return simulate(
+            self.plan,
+            schedule=self.schedule,
+            num_microbatches=self.num_microbatches,
+            hardware=device,
+            train=self.train,
+            num_ranks=ranks_of(self.schedule, self.num_stages, self.num_ranks),
         )
-        return Plan(self._graph, self.cuts, next(policies, "by hand"), self.hardware)
 
     def run(self) -> Report:
         """Run the plan as the button does, wait for it, and return the report.
@@ -155,31 +206,33 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             LaunchError: Run is off, or a run is under way.
         """
-        return self._run(self._take_runner(), cancellable=False)
+        return self._work.now(self._runner, self._run_refusal, self._run_plan)
 
     def save(self, path: str | Path) -> None:
-        """Write a page that opens in any browser, without Python and network, and can be dragged."""
-        state = {name: getattr(self, name) for name in _PAGE_TRAITS}
-        state |= {
-            "_colours": self._colours,
-            "_connected": False,
-            "_run_state": {"phase": "idle"},
-            "_run_refusal": PAGE_REFUSAL,
-        }
-        page = html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, _MODULE, _STYLES)
-        Path(path).write_text(page, encoding="utf-8")
+        """Write what is shown: as a page to drag in any browser without Python and network, or as a picture.
+
+        Args:
+            path: A file that ends in .html, .png or .svg.
+
+        Raises:
+            InputError: It ends in something else.
+        """
+        Path(path).write_bytes(file_named(self, Path(path).suffix))
 
     def close(self) -> None:
         """Close the widget and end its processes."""
-        if self._runner is not None:
-            self._runner.close()
+        for shown in self._choices.values():
+            if shown.runner is not None:
+                shown.runner.close()
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser says; ipywidgets calls this."""
+        """Take what the browser says; ipywidgets calls this. What is not legal is answered with what is."""
         self._hears_browser = True
         try:
             super().set_state(sync_data)
+        except traitlets.TraitError:
+            self.send_state([name for name in sync_data if name in self.keys])
         finally:
             self._hears_browser = False
 
@@ -189,64 +242,33 @@ class Explorer(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        data |= {"text/plain": repr(self.plan), "image/png": _picture(self.plan)}
+        data |= {"text/plain": repr(self.plan), "image/png": still_picture(self.plan)}
         return data, metadata
 
-    # --- traits -------------------------------------------------------------------------------------
-
-    def _plan_at(self, cuts: Iterable[int]) -> Plan:
-        return Plan(self._graph, tuple(cuts), "by hand").without_empty_stage()
+    # --- traits: the split --------------------------------------------------------------------------
 
     @traitlets.validate("cuts", "value")
     def _check_cuts(self, proposal: Any) -> tuple[int, ...]:
-        try:
-            return self._plan_at(proposal["value"]).cuts
-        except (TypeError, ValueError) as error:
-            raise traitlets.TraitError(str(error)) from error
+        with refused():
+            return Plan(self._graph, tuple(proposal["value"])).without_empty_stage().cuts
 
     @traitlets.validate("num_stages")
     def _check_num_stages(self, proposal: Any) -> int:
-        count = int(proposal["value"])
+        count: int = proposal["value"]
         if count != len(self.cuts) + 1:
-            try:
+            with refused():
                 uniform(self._graph, num_stages=count)
-            except SplitError as error:
-                raise traitlets.TraitError(str(error)) from error
         return count
 
     @traitlets.validate("num_microbatches")
     def _check_num_microbatches(self, proposal: Any) -> int:
-        count = int(proposal["value"])
-        if not 1 <= count <= max(1, self._graph.batch_size):
-            size = self._graph.batch_size
-            raise traitlets.TraitError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {count}.")
-        return count
+        with refused():
+            return check_microbatches(self._graph, proposal["value"])
 
-    @traitlets.validate("hardware")
-    def _check_hardware(self, proposal: Any) -> HardwareLike:
-        hardware: HardwareLike = proposal["value"]
-        device = one_device(hardware, self._graph)
-        cost_state(self._graph, device, self.num_microbatches)  # raises where it has no times of this model
-        return hardware if hardware is None or isinstance(hardware, str) else device  # one per stage is one for all
-
-    @traitlets.observe("hardware", "num_microbatches")
-    def _follow_costs(self, _change: Any) -> None:
-        """What stages cost now, and the optimum by it, in one message: neither fits the other's past."""
-        device = one_device(self.hardware, self._graph)
-        asked = (device, self.num_microbatches)
-        if self._costed == asked:
-            return
-        self._costed = asked
-        try:
-            costs = cost_state(self._graph, device, self.num_microbatches)
-        except InputError as error:  # other rows were measured: sizes are compared, and the page says why
-            device = None
-            costs = {**cost_state(self._graph, None, self.num_microbatches), "refusal": str(error)}
-        most = min(MAX_PRESET_STAGES, len(self._graph.legal) + 1)
-        presets, optima = optimal_presets(self._graph, device, self.num_microbatches, most)
-        with self.hold_sync():
-            self._presets = {**self._presets, "optimal": presets}
-            self._costs = {**costs, "optima": optima}
+    @traitlets.validate("num_ranks")
+    def _check_num_ranks(self, proposal: Any) -> int | None:
+        with refused():
+            return check_ranks(proposal["value"], len(self.cuts) + 1)
 
     @traitlets.observe("cuts")
     def _follow_cuts(self, change: Any) -> None:
@@ -262,89 +284,133 @@ class Explorer(anywidget.AnyWidget):
     def _follow_num_stages(self, change: Any) -> None:
         if change["new"] != len(self.cuts) + 1:
             self.cuts = self.value = uniform(self._graph, num_stages=change["new"]).cuts
+        if self.num_ranks is not None and change["new"] % self.num_ranks:
+            self.num_ranks = None
+
+    # --- traits: what times rest on -----------------------------------------------------------------
+
+    @traitlets.validate("hardware")
+    def _check_hardware(self, proposal: Any) -> HardwareLike:
+        with refused():
+            return check_hardware(self._graph, proposal["value"], self.num_microbatches)
+
+    @traitlets.validate("_hardware")
+    def _check_hardware_name(self, proposal: Any) -> str:
+        known = [choice["name"] for choice in self._hardwares]
+        return one_of(known, proposal["value"], "hardware") if known else proposal["value"]
+
+    @traitlets.observe("hardware", "num_microbatches")
+    def _follow_costs(self, _change: Any = None) -> None:
+        """What stages cost now, and the optimum by it, in one message: neither fits the other's past."""
+        device = self._device
+        asked = (id(self._graph), device, self.num_microbatches)
+        if self._costed == asked:
+            return
+        self._costed, self._answered = asked, None
+        costs, optimal = costs_and_optima(self._graph, device, self.num_microbatches)
+        with self.hold_sync():
+            self._presets = {**self._presets, "optimal": optimal}
+            self._costs = costs
+
+    @traitlets.observe("hardware")
+    def _follow_hardware(self, _change: Any = None) -> None:
+        device = self._device
+        self._own = remembered(self._own, device)
+        with self.hold_sync():
+            self._hardwares = hardware_choices(self._graph, self._own, can_measure=self._runner is not None)
+            self._hardware = hardware_name(device)
+
+    @traitlets.observe("_hardware")
+    def _follow_hardware_name(self, change: Any) -> None:
+        name, now = change["new"], hardware_name(self._device)
+        if name == THIS_MACHINE and name not in self._own and measurement_of(self._graph) is None:
+            self._hardware = now
+            self._measure()
+        elif name != now:
+            self.hardware = hardware_named(name, self._own)
+
+    # --- traits: which trace is shown ---------------------------------------------------------------
+
+    @traitlets.validate("workload", "_workload")
+    def _check_workload(self, proposal: Any) -> str:
+        return one_of(list(self._choices), proposal["value"], "workload")
+
+    @traitlets.observe("workload", "_workload")
+    def _follow_workload(self, change: Any) -> None:
+        """Show another trace, in one message: cut at the same names, on the same hardware where it can tell."""
+        shown = self._choices[change["new"]]
+        with self.hold_sync():
+            self.workload = self._workload = change["new"]
+            if shown is self._shown:
+                return
+            cuts, notice = carried(self._graph, self.cuts, shown.graph)
+            self._shown = shown
+            self._data, self._presets = shown.data, shown.presets
+            self.num_microbatches = min(self.num_microbatches, max(1, shown.graph.batch_size))
+            if isinstance(self.hardware, Measurement):  # it is of the other trace's ops
+                self._own.pop(THIS_MACHINE)
+                self.hardware = None
+            self._follow_costs()
+            self._follow_hardware()
+            self.cuts = self.value = cuts
+            self._run_refusal = shown.refusal
+            self._run_state = {"phase": "refused", "text": notice} if notice else {"phase": "idle"}
+            self._show_report(
+                next((report for report in reversed(self.reports) if report.plan.graph is self._graph), None)
+            )
 
     # --- what the browser asks ----------------------------------------------------------------------
 
-    def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        match content.get("type"):
-            case "run":
-                self._run_in_background()
-            case "cancel" if self._runner is not None and self._running.locked():
-                self._runner.cancel()
-            case "threshold":
-                self.send({"type": "threshold", **self._threshold(content["max_params"], content["num_stages"])})
+    def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        match content:
+            case {"type": "run"}:
+                self._work.in_background(self._runner, self._run_refusal, self._run_plan)
+            case {"type": "measure"}:
+                self._measure()
+            case {"type": "cancel"}:
+                self._work.cancel()
+            case {"type": "show_report", "index": int(index)} if 0 <= index < len(self.reports):
+                self._show_report(self.reports[index])
+            case _:
+                answered = answer(self, content)
+                if answered:
+                    self.send(*answered)
 
-    def _threshold(self, max_params: float | None, num_stages: int) -> dict[str, Any]:
-        """Where a threshold cuts; None asks for the smallest that keeps the number of stages."""
-        try:
-            budget = smallest_budget(charges_of(self._graph), num_stages) if max_params is None else max_params
-            plan = threshold(self._graph, max_params=budget)
-            is_over = max(stage.num_params for stage in plan.stages) > budget
-            answer = {
-                "cuts": plan.without_empty_stage().cuts,
-                "note": "; one op alone reads more" if is_over else "",
-            }
-            return {**answer, "suggested": budget} if max_params is None else answer
-        except SplitError as error:
-            return {"error": str(error)}
+    def _remember(self, plan: Plan) -> None:
+        """What was answered, to name its policy once the browser has its cuts."""
+        self._answered = plan
+
+    def _show_report(self, report: Report | None) -> None:
+        self._shown_report = report
+        self.set_trait("_report_state", report_state(report) if report else None)
 
     # --- running ------------------------------------------------------------------------------------
 
-    def _run_in_background(self) -> None:
-        """Run without blocking the kernel, so that dragging goes on and Cancel arrives."""
-        try:
-            runner = self._take_runner()
-        except LaunchError as error:
-            self._run_state = _ended(error)
-            return
+    def _run_plan(self, runner: Runner, progress: Progress) -> tuple[Report, str]:
+        plan = self.plan
+        report = runner.run(plan, self.num_microbatches, progress)
+        self.report = report
+        self.reports = [*(replace(old, output=None) for old in self.reports), report]
+        self._reports = [*self._reports, report_row(report, self.workload)]
+        if plan.graph is self._graph:
+            self._show_report(report)
+        return report, report.verdict
 
-        def work() -> None:
-            # Whatever goes wrong is told in the verdict line, with its traceback: there is nobody to raise to.
-            with contextlib.suppress(Exception):
-                self._run(runner, cancellable=True)
+    def _measure(self) -> None:
+        """Measure this machine in the background; times then rest on it."""
+        refusal = self._run_refusal.replace("Planning only", "Cannot measure")
+        self._work.in_background(self._runner, refusal, self._measure_machine)
 
-        threading.Thread(target=work, name="pipelab-explorer-run", daemon=True).start()
+    def _measure_machine(self, runner: Runner, progress: Progress) -> tuple[Measurement, str]:
+        graph = self._graph
+        progress("Measuring this machine…", None)
+        machine = runner.measure(self.num_stages, progress)
+        if graph is self._graph:
+            self.hardware = machine
+        return machine, f"Times are now those of {machine.name}."
 
-    def _take_runner(self) -> Runner:
-        """The runner, for one run: `_run` gives it back."""
-        if self._runner is None:
-            raise LaunchError(self._run_refusal)
-        if not self._running.acquire(blocking=False):
-            raise LaunchError("A run of this explorer is under way: wait for it, or press Cancel.")
-        return self._runner
-
-    def _run(self, runner: Runner, *, cancellable: bool) -> Report:
-        def progress(text: str, fraction: float | None) -> None:
-            self._run_state = {"phase": "running", "text": text, "fraction": fraction, "cancellable": cancellable}
-
-        try:
-            progress("Preparing the run…", None)
-            report = runner.run(self.plan, self.num_microbatches, progress)
-            self._report_state = report_state(report)
-            self.report = report
-            self._run_state = {"phase": "done", "text": report.verdict}
-        except BaseException as error:
-            self._run_state = _ended(error)
-            raise
-        finally:
-            self._running.release()
-        return report
-
-
-def _ended(error: BaseException) -> dict[str, Any]:
-    """How a run that raised is told."""
-    if isinstance(error, Cancelled | KeyboardInterrupt):
-        return {"phase": "cancelled", "text": str(error) or "The run was interrupted."}
-    text = str(error) if isinstance(error, PipelabError) else f"{type(error).__name__}: {error}"
-    first, _, rest = text.partition("\n")
-    # An error of ours says what to do, and brings a rank's traceback along; our own calls would only hide that.
-    details = rest if isinstance(error, PipelabError) else "".join(traceback.format_exception(error))
-    return {"phase": "failed", "text": first, "details": details.strip()}
-
-
-def _picture(plan: Plan) -> str:
-    from pipelab.viz.size_figure import stage_sizes  # matplotlib, only where a picture is asked for
-
-    buffer = io.BytesIO()
-    stage_sizes(plan).savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    def _page(self) -> str:
+        """What is shown, as a page."""
+        state = {name: getattr(self, name) for name in _PAGE_TRAITS}
+        state |= {"_connected": False, "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
+        return html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, _MODULE, _STYLES)

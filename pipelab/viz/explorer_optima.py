@@ -4,18 +4,22 @@ The planner answers one question exactly; here all stages are alike, so that one
 any two cuts answers 32 of them, by dynamic programming over the cuts between blocks.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pipelab.chain import Chain
+from pipelab.errors import InputError
 from pipelab.graph import Graph, IntArray
 from pipelab.hardware import Device
 from pipelab.planner import TIME_TOLERANCE
 from pipelab.polishing import even
-from pipelab.problem import Problem, pose
+from pipelab.problem import Problem, basis, pose
 from pipelab.refusals import refusal
+from pipelab.viz.explorer_costs import cost_state
+from pipelab.viz.explorer_state import MAX_PRESET_STAGES
 from pipelab.windows import FloatArray
 
 Presets = list[list[int] | str | None]
@@ -53,6 +57,31 @@ def optimal_presets(
             else f"optimal cannot make {num_stages} stages: {refusal(problem)}"
         )
     return presets, [None, *(split[1] if split else None for split in found)]
+
+
+def costs_and_optima(graph: Graph, device: Device | None, num_microbatches: int) -> tuple[dict[str, Any], Presets]:
+    """What stages cost, with the least cost of the dearest one; and the optimal splits.
+
+    Where a machine was measured with other rows there are no times: the costs hold the refusal, and the optimum is
+    that by parameters.
+    """
+    try:
+        costs = cost_state(graph, device, num_microbatches)
+    except InputError as error:
+        costs, device = {**cost_state(graph, None, num_microbatches), "refusal": str(error)}, None
+    most = min(MAX_PRESET_STAGES, len(graph.legal) + 1)
+    presets, optima = optimal_presets(graph, device, num_microbatches, most)
+    return {**costs, "optima": optima}, presets
+
+
+def policy_of(cuts: Sequence[int], presets: Mapping[str, Presets], device: Device | None, num_microbatches: int) -> str:
+    """What chose these cuts, as a plan says it; "by hand" where none of the presets has them."""
+    count = len(cuts) + 1
+    for name, plans in presets.items():
+        if plans[count : count + 1] == [list(cuts)]:
+            by_time = basis("time", [device], num_microbatches) if device else basis("params", [], 1)
+            return f"optimal by {by_time}" if name == "optimal" else name
+    return "by hand"
 
 
 def _with_stages(problem: Problem, num_stages: int) -> Problem:

@@ -3,18 +3,26 @@
 import base64
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import traitlets
 from graphs import gpt2_graph, mlp_graph
 from runs import Runner
 
 from pipelab.errors import Cancelled, LaunchError, SplitError, StageError
+from pipelab.hardware import Measurement, remember
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, threshold, uniform
+from pipelab.presets import PRESETS
+from pipelab.simulator import simulate
 from pipelab.viz.explorer import Explorer
+from pipelab.viz.explorer_answers import answer
+from pipelab.viz.explorer_runs import ranks_of
 from pipelab.viz.explorer_state import graph_state, preset_state
+from pipelab.viz.explorer_workloads import opening_plan
 
 GRAPH = gpt2_graph()
 STARTS = {block.label: block.start for block in GRAPH.blocks}
@@ -30,6 +38,13 @@ def changes(explorer: Explorer, *names: str) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     explorer.observe(lambda change: found.append((change["name"], change["new"])), list(names))
     return found
+
+
+def asked(explorer: Explorer, kind: str, **content: Any) -> dict[str, Any]:
+    """What the explorer answers to a message."""
+    answered = answer(explorer, {"type": kind, **content})
+    assert answered is not None
+    return answered[0]
 
 
 def test_it_opens_at_the_plan() -> None:
@@ -210,11 +225,12 @@ def test_the_button_says_why_there_is_no_run() -> None:
 
 def test_a_threshold_is_answered() -> None:
     explorer = make()
-    answer = explorer._threshold(None, 4)
+    answer = asked(explorer, "threshold", max_params=None, num_stages=4)
     assert answer["cuts"] == threshold(GRAPH, num_stages=4).cuts
-    assert explorer._threshold(answer["suggested"], 9) == {"cuts": answer["cuts"], "note": ""}
-    assert explorer._threshold(100, 9)["note"] == "; one op alone reads more"
-    assert explorer._threshold(float("nan"), 4).keys() == {"error"}
+    again = asked(explorer, "threshold", max_params=answer["suggested"], num_stages=9)
+    assert again == {"type": "threshold", "cuts": answer["cuts"], "note": ""}
+    assert asked(explorer, "threshold", max_params=100, num_stages=9)["note"] == "; one op alone reads more"
+    assert asked(explorer, "threshold", max_params=float("nan"), num_stages=4).keys() == {"type", "error"}
 
 
 def test_a_notebook_without_widgets_shows_a_picture_and_the_table() -> None:
@@ -229,10 +245,10 @@ def test_a_notebook_without_widgets_shows_a_picture_and_the_table() -> None:
 
 def test_the_opening_plan_is_the_largest_that_works() -> None:
     graph = mlp_graph(3)
-    plan, refusal = Explorer.opening_plan(graph, 8)
+    plan, refusal = opening_plan(graph, 8)
     assert plan.num_stages == 3
     assert "8" in refusal
-    assert Explorer.opening_plan(graph, 2) == (uniform(graph, num_stages=2), "")
+    assert opening_plan(graph, 2) == (uniform(graph, num_stages=2), "")
 
 
 def test_presets_hold_cuts_or_the_refusal() -> None:
@@ -256,3 +272,105 @@ def test_the_plan_names_the_policy_whose_cuts_it_has() -> None:
     assert explorer.plan.policy == "equal_size"
     explorer.cuts = (graph.blocks[2].start, *explorer.cuts[1:])
     assert explorer.plan.policy == "by hand"
+
+
+# --- schedule, training, hardware ---------------------------------------------------------------------
+
+
+def test_the_predicted_timeline_follows_the_traits() -> None:
+    explorer = make()
+    assert explorer.timeline is None
+    explorer.hardware = "h100-80gb"
+    assert explorer.timeline == simulate(explorer.plan, num_microbatches=8)
+    explorer.train, explorer.schedule, explorer.num_microbatches = True, "interleaved_1f1b", 4
+    expected = simulate(explorer.plan, schedule="interleaved_1f1b", num_microbatches=4, train=True, num_ranks=2)
+    assert explorer.timeline == expected
+
+
+def test_ranks_are_as_many_as_the_stages_can_be_dealt_to() -> None:
+    assert [ranks_of("interleaved_1f1b", stages, None) for stages in (1, 2, 4, 7, 8, 9)] == [1, 2, 2, 7, 4, 3]
+    assert ranks_of("1f1b", 8, 2) == 8
+    explorer = make()
+    with pytest.raises(traitlets.TraitError, match="cannot be dealt evenly to 3 ranks"):
+        explorer.num_ranks = 3
+    explorer.num_ranks = 2
+    explorer.num_stages = 6
+    assert explorer.num_ranks == 2
+    explorer.num_stages = 7
+    assert explorer.num_ranks is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("schedule", "fill", "'gpipe', '1f1b', 'interleaved_1f1b'"),
+        ("train", "yes", "boolean"),
+        ("hardware", "h1000", "'h100-80gb'"),
+        ("_hardware", "h1000", "'h100-80gb'"),
+        ("workload", "decode", "workload='decode' is not known"),
+        ("num_microbatches", 1.5, "int"),
+    ],
+)
+def test_a_value_that_is_not_legal_changes_nothing(name: str, value: Any, says: str) -> None:
+    explorer = make()
+    before = getattr(explorer, name)
+    with pytest.raises(traitlets.TraitError, match=says):
+        setattr(explorer, name, value)
+    assert getattr(explorer, name) == before
+    explorer.set_state({"schedule": "fill", "_hardware": "h1000"})  # nor from the browser, which is told
+    assert (explorer.schedule, explorer._hardware) == ("gpipe", "")
+
+
+def test_hardware_has_a_name_both_ways() -> None:
+    explorer = make()
+    names = [choice["name"] for choice in explorer._hardwares]
+    assert names == ["", *PRESETS]
+    explorer.hardware = "h100-80gb"
+    assert explorer._hardware == "h100-80gb"
+    explorer.set_state({"_hardware": "t4-16gb"})
+    assert explorer.hardware == explorer.plan.hardware == "t4-16gb"
+    explorer.set_state({"_hardware": ""})
+    assert explorer.hardware is None
+
+
+def test_a_device_of_ones_own_stays_in_the_list() -> None:
+    mine = replace(PRESETS["t4-16gb"], name="mine")
+    twin = replace(mine, name="t4-16gb", memory_bytes=1e9)
+    explorer = make()
+    for device in (mine, twin, PRESETS["l4-24gb"]):
+        explorer.hardware = device
+    assert [choice["name"] for choice in explorer._hardwares][:3] == ["", "mine", "t4-16gb (yours)"]
+    explorer.set_state({"_hardware": "t4-16gb (yours)"})
+    assert explorer.hardware is twin
+    explorer.set_state({"_hardware": "t4-16gb"})
+    assert explorer.hardware == "t4-16gb"
+
+
+def test_a_measured_model_is_on_this_machine_and_has_no_way_back() -> None:
+    graph = mlp_graph()
+    seconds = np.full((1, len(graph.ops)), 1e-3)
+    here = Measurement(
+        "this machine (2 cores)",
+        len(graph.ops),
+        (8,),
+        seconds,
+        seconds,
+        2,
+        0.0,
+        8e9,
+        1e9,
+        1e-5,
+        3,
+        False,
+        6e7,
+        "cpu",
+        1,
+    )
+    remember(graph, here)
+    explorer = Explorer(uniform(graph, num_stages=4), num_microbatches=1, runner=None)
+    assert explorer._hardware == "this machine"
+    assert explorer._hardwares[0] == {"name": "this machine", "text": "this machine (2 cores)"}
+    explorer.hardware = "t4-16gb"
+    explorer.set_state({"_hardware": "this machine"})
+    assert explorer.timeline is not None
+    assert "this machine (2 cores)" in explorer.timeline.source

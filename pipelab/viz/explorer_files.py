@@ -1,0 +1,113 @@
+"""What an explorer gives away as files: a page, pictures, the plan, the report and the timeline."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipelab.errors import InputError
+from pipelab.plan import Plan
+from pipelab.units import plural
+
+if TYPE_CHECKING:
+    from pipelab.viz.explorer import Explorer
+
+
+class File(NamedTuple):
+    """A file to be.
+
+    Attributes:
+        name: What to call it.
+        mime: Its type.
+        content: Its bytes.
+    """
+
+    name: str
+    mime: str
+    content: bytes
+
+
+def file_of(explorer: "Explorer", what: str) -> File:
+    """What is shown, as a file.
+
+    Args:
+        explorer: The explorer.
+        what: "html", "png", "svg", "plan", "report" or "trace".
+
+    Raises:
+        InputError: There is no such file, or nothing to put in it.
+    """
+    if what not in _KINDS:
+        raise InputError(f"An explorer can be saved as {', '.join(_KINDS)}; {what!r} is none of them.")
+    suffix, mime, make = _KINDS[what]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", explorer.plan.graph.model).strip("-")[:60] or "model"
+    stages = plural(explorer.num_stages, "stage").replace(" ", "-")
+    return File(f"{stem}-{stages}{suffix}", mime, make(explorer))
+
+
+def file_named(explorer: "Explorer", suffix: str) -> bytes:
+    """What is shown, as a file with this ending.
+
+    Raises:
+        InputError: It is none of .html, .png and .svg.
+    """
+    if suffix not in (".html", ".png", ".svg"):
+        raise InputError(
+            f"An explorer is saved as .html, .png or .svg, not as {suffix or 'a file without an ending'}. Plans and "
+            "reports have a save of their own: explorer.plan.save(path), explorer.report.save(path)."
+        )
+    return file_of(explorer, suffix[1:]).content
+
+
+def still_picture(plan: Plan) -> str:
+    """A PNG of the plan in base64, for places that show no widgets."""
+    from pipelab.viz.size_figure import stage_sizes
+
+    buffer = io.BytesIO()
+    stage_sizes(plan).savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _page(explorer: "Explorer") -> bytes:
+    return explorer._page().encode()
+
+
+def _picture(kind: str) -> Callable[["Explorer"], bytes]:
+    def draw(explorer: "Explorer") -> bytes:
+        from pipelab.viz.explorer_figure import explorer_figure  # matplotlib, only where a picture is asked for
+
+        buffer = io.BytesIO()
+        figure = explorer_figure(explorer.plan, explorer.timeline, explorer._shown_report)
+        figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight")
+        return buffer.getvalue()
+
+    return draw
+
+
+def _plan(explorer: "Explorer") -> bytes:
+    return (json.dumps(explorer.plan.to_json(), indent=2) + "\n").encode()
+
+
+def _report(explorer: "Explorer") -> bytes:
+    if explorer._shown_report is None:
+        raise InputError("There is no report yet: press Run first.")
+    return json.dumps(explorer._shown_report.to_json()).encode()
+
+
+def _trace(explorer: "Explorer") -> bytes:
+    timeline = explorer._shown_report.timeline if explorer._shown_report else explorer.timeline
+    if timeline is None:
+        raise InputError("There is no timeline in seconds yet: choose hardware, or press Run.")
+    return json.dumps(timeline.to_chrome_trace()).encode()
+
+
+_KINDS: dict[str, tuple[str, str, Callable[["Explorer"], bytes]]] = {
+    "html": (".html", "text/html", _page),
+    "png": (".png", "image/png", _picture("png")),
+    "svg": (".svg", "image/svg+xml", _picture("svg")),
+    "plan": (".plan.json", "application/json", _plan),
+    "report": (".report.json", "application/json", _report),
+    "trace": (".trace.json", "application/json", _trace),
+}
