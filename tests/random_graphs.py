@@ -1,11 +1,14 @@
-"""Graphs drawn by chance: skips, tied weights, buffers, views, key-value caches, values that no batch makes larger."""
+"""Graphs drawn by chance, with skips, tied weights, buffers, views and key-value caches; cuts and devices for them."""
 
 import random
 from dataclasses import replace
 
+import numpy as np
 from graphs import GraphWriter
 
 from pipelab.graph import Graph, TensorInfo
+from pipelab.hardware import Device, Measurement
+from pipelab.presets import PRESETS
 
 
 def random_graph(choose: random.Random, *, most_ops: int = 60) -> Graph:
@@ -29,6 +32,23 @@ def random_graph(choose: random.Random, *, most_ops: int = 60) -> Graph:
 def random_cuts(choose: random.Random, graph: Graph, num_stages: int) -> tuple[int, ...]:
     """Any legal cuts."""
     return tuple(sorted(choose.sample(graph.legal, num_stages - 1)))
+
+
+def random_measurement(choose: random.Random, graph: Graph) -> Measurement:
+    """A machine with any number of cores and slots, whose transfers run beside compute or not."""
+    alone = np.array([[choose.uniform(0, 1e-3) for _ in graph.ops] for _ in range(2)]).cumsum(axis=0)
+    parallel, slots = choose.choice([None, 1, 2, 3]), choose.choice([None, 1, 2, 5])
+    loaded = alone if parallel is None else choose.uniform(1, 2) * alone
+    return Measurement(
+        "this machine", len(graph.ops), (1, graph.batch_size + 1), alone, loaded, parallel, choose.choice([0.0, 1e-4]),
+        1e9, choose.choice([1e6, 1e9]), choose.choice([0.0, 1e-5]), slots, choose.random() < 0.5, 0, "cpu", 1,
+    )  # fmt: skip
+
+
+def random_device(choose: random.Random, graph: Graph) -> Device:
+    """A preset, one that waits for its transfers, or a measured machine."""
+    preset = PRESETS[choose.choice(list(PRESETS))]
+    return choose.choice([preset, replace(preset, overlap=False), random_measurement(choose, graph)])
 
 
 def _tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
