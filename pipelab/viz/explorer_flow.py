@@ -31,12 +31,6 @@ def flow_state(graph: Graph) -> dict[str, Any]:
     }
 
 
-def value_numbers(graph: Graph) -> dict[str, int]:
-    """The value of each tensor's name: the op that makes it, or -1 for the first model input."""
-    inputs = {tensor.name: -1 - k for k, tensor in enumerate(graph.inputs)}
-    return inputs | {op.output.name: index for index, op in enumerate(graph.ops) if op.output is not None}
-
-
 def _kind(tensor: TensorInfo) -> tuple[Any, ...]:
     """What a tensor is like: shape, dtype, bytes for the traced batch, and whether those grow with the rows."""
     return tensor.shape, tensor.dtype, tensor.num_bytes, tensor.batched

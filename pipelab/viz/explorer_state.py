@@ -6,13 +6,13 @@ from typing import Any
 
 from pipelab.errors import SplitError
 from pipelab.events import COMPUTE, Timeline
-from pipelab.graph import Graph, TensorInfo
+from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
 from pipelab.report import Report
 from pipelab.units import format_count
-from pipelab.viz.explorer_flow import flow_state, value_numbers
-from pipelab.viz.value_names import tail, value_names
+from pipelab.viz.explorer_program import program_state
+from pipelab.viz.value_names import tail
 
 Policy = Callable[..., Plan]
 POLICIES: dict[str, Policy] = {"uniform": uniform, "equal_size": equal_size}
@@ -21,34 +21,15 @@ MAX_PRESET_STAGES = 32
 
 
 def graph_state(graph: Graph) -> dict[str, Any]:
-    """The graph as columns of plain JSON: blocks, parameters by the ops that read them, and legal cuts."""
-    names, numbers = value_names(graph), value_numbers(graph)
-    values: dict[str, int] = {}
-    tensors: list[list[Any]] = []
-    alive = []
-    for point in graph.cut_points:
-        for tensor in point.tensors:
-            if tensor.name not in values:
-                values[tensor.name] = len(tensors)
-                tensors.append([_describe(names[tensor.name], tensor), tensor.num_bytes])
-        alive.append([values[tensor.name] for tensor in point.tensors])
+    """The graph as plain JSON: its ops and modules, parameters by the ops that read them, and legal cuts."""
     return {
         "model": graph.model,
         "about": about(graph),
         "num_ops": len(graph.ops),
         "batch_size": graph.batch_size,
-        "blocks": [[block.label, block.start, block.stop] for block in graph.blocks],
         "weights": _weights(graph),
-        "cuts": {
-            "positions": [point.position for point in graph.cut_points],
-            "labels": [point.label for point in graph.cut_points],
-            "levels": [point.level for point in graph.cut_points],
-            "bytes": [point.num_bytes for point in graph.cut_points],
-            "alive": alive,
-        },
-        "tensors": tensors,
-        "values": [numbers[name] for name in values],
-        "flow": flow_state(graph),
+        "cuts": {"positions": list(graph.legal)},
+        **program_state(graph),
     }
 
 
@@ -134,11 +115,6 @@ def _weights(graph: Graph) -> list[list[Any]]:
             label = " = ".join(tail(text) for text in names[name]) if len(uses) > 1 else ""
             rows.append([list(uses), weight.num_elements, weight.num_bytes, label])
     return rows
-
-
-def _describe(name: str, tensor: TensorInfo) -> str:
-    shape = "×".join(map(str, tensor.shape)) or "scalar"
-    return f"{name} ({shape} {tensor.dtype})"
 
 
 def largest_that_works(presets: Sequence[list[int] | str | None], num_stages: int) -> int:

@@ -8,7 +8,6 @@ from graphs import gpt2_graph, mlp_graph
 
 from pipelab.graph import Graph
 from pipelab.viz.explorer_flow import flow_state
-from pipelab.viz.explorer_state import graph_state
 
 GRAPHS = {"gpt2": gpt2_graph(), "mlp": mlp_graph()}
 
@@ -68,10 +67,3 @@ def test_shapes_are_those_of_a_micro_batch(node, shape, text: str) -> None:
     body = 'const { shapeText } = await load("flow.js"); return args[0].map((kind) => shapeText(kind, 2, 8));'
     kind = {"shape": shape, "dtype": "f", "batched": True}
     assert node.run(body, [kind, {**kind, "batched": False}])[0] == text
-
-
-@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
-def test_what_crosses_a_cut_is_known_by_its_value(graph: Graph) -> None:
-    state = graph_state(graph)
-    alive = [[state["values"][tensor] for tensor in tensors] for tensors in state["cuts"]["alive"]]
-    assert alive == [list(graph.values_at(position)) for position in state["cuts"]["positions"]]

@@ -82,9 +82,14 @@ def test_the_divider_in_hand_says_what_crosses(open_page) -> None:
     drag(page, 0, 1, release=False)
     cut = Plan(GRAPH, cuts_of(page)).boundaries[0]
     names = value_names(GRAPH)
-    crossing = " + ".join(str(dataclasses.replace(tensor, name=names[tensor.name])) for tensor in cut.tensors)
+    rows = [
+        dataclasses.replace(tensor, name=names[tensor.name], shape=(1, *tensor.shape[1:])) for tensor in cut.tensors
+    ]
+    crossing = " + ".join(map(str, rows))
     assert "h.2: add" in crossing
-    assert page.locator(".pl-tip").text_content() == f"{cut.label}: {crossing}, {format_bytes(cut.num_bytes)} per batch"
+    assert page.locator(".pl-tip").text_content() == (
+        f"{cut.label}: {crossing}, {format_bytes(cut.num_bytes // 8)} per micro-batch"
+    )
 
 
 @pytest.mark.parametrize(

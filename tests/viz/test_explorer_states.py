@@ -65,7 +65,7 @@ def test_a_model_without_blocks_is_cut_between_what_it_has(open_page) -> None:
     page = open_page(graph, num_stages=1)
     assert page.get_by_label("Cut between").input_value() == "module"
     page = open_page(dataclasses.replace(graph, legal=()), num_stages=1)
-    assert texts(page, ".pl-hint > span") == ["There is no place where this model can be cut."]
+    assert texts(page, ".pl-hint > span:first-child") == ["There is no place where this model can be cut."]
 
 
 def test_a_threshold_can_be_typed(open_page) -> None:

@@ -78,8 +78,7 @@ class View {
     this.presets = this.traits.get("_presets");
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.costs = new Costs(this.model, this.traits.get("_costs"));
-    // What pieces can be as wide as: nothing is as wide as what there is none of.
-    this.widths = ["params", "flops", "time"].filter((by) => by === "params" || (by === "time" && this.costs.timed));
+    this.widths = ["params", "flops", "time"].filter((by) => by !== "time" || this.costs.timed);
     if (!this.widths.includes(this.widthBy)) [this.widthBy] = this.widths;
   }
 

@@ -2,25 +2,36 @@
 
 import { firstAtLeast } from "./numbers.js";
 
-/** Left edges of the ribbon's pieces: a floor for each, the rest by parameters. */
-export function pieceEdges(model, width) {
+// Of a block's width this share is even between its ops: those without parameters need a place as well.
+const EVEN = 0.4;
+
+/** The share of the ribbon's width before each position: a floor for each block, the rest by `sizeOf(start, stop)`. */
+export function sharesBefore(model, width, sizeOf) {
   const { blocks } = model.data;
-  const sizes = blocks.map(([, start, stop]) => model.size(start, stop).params);
+  const sizes = blocks.map(([, start, stop]) => sizeOf(start, stop));
   const total = sizes.reduce((sum, size) => sum + size, 0);
-  const floor = total ? Math.min(8, width / blocks.length / 2) : width / blocks.length;
-  const rest = width - floor * blocks.length;
-  const edges = [0];
-  for (const size of sizes) edges.push(edges.at(-1) + floor + (total ? (rest * size) / total : 0));
-  return edges;
+  const floor = total ? Math.min(8 / width, 0.5 / blocks.length) : 1 / blocks.length;
+  const rest = total ? (1 - floor * blocks.length) / total : 0;
+  const before = new Float64Array(model.numOps + 1);
+  for (const [index, [, start, stop]] of blocks.entries()) {
+    const span = floor + rest * sizes[index];
+    const own = new Float64Array(stop - start);
+    let sum = 0;
+    for (let op = start; op < stop; op++) sum += own[op - start] = sizeOf(op, op + 1);
+    for (let op = start; op < stop; op++) {
+      const share = sum ? EVEN / own.length + ((1 - EVEN) * own[op - start]) / sum : 1 / own.length;
+      before[op + 1] = before[op] + span * share;
+    }
+  }
+  before[model.numOps] = 1;
+  return before;
 }
 
-/** Where a cut lies on the ribbon: evenly between the ops of its block. */
-export function cutX(model, edges, position) {
-  const { blocks } = model.data;
-  const index = Math.max(0, firstAtLeast(blocks.map(([, , stop]) => stop), position + 1));
-  if (index >= blocks.length) return edges.at(-1);
-  const [, start, stop] = blocks[index];
-  return edges[index] + ((edges[index + 1] - edges[index]) * (position - start)) / (stop - start);
+/** The place of a share among ascending shares: a position with a fraction. */
+export function placeOf(before, share) {
+  const op = Math.min(Math.max(firstAtLeast(before, share) - 1, 0), before.length - 2);
+  const span = before[op + 1] - before[op];
+  return op + (span ? Math.min(Math.max((share - before[op]) / span, 0), 1) : 0);
 }
 
 /** Left edges of equal boxes, each as near to its wanted centre as the others and the width let it. */

@@ -1,6 +1,7 @@
 // What joins stages that are not neighbours: tied weights and skip connections.
 
 import { formatBytes } from "./numbers.js";
+import { tensorText } from "./model.js";
 
 /** Weights and values that join stages which are not neighbours: tied weights, and values relayed by a stage. */
 export function links(model, cuts, stages) {
@@ -25,8 +26,8 @@ export function links(model, cuts, stages) {
     }
   }
   for (const [tensor, { first, last }] of crossings) {
-    const [text, bytes] = model.data.tensors[tensor];
-    if (last > first) add("skip", [first, last + 1], text, bytes);
+    const value = model.tensor(tensor);
+    if (last > first) add("skip", [first, last + 1], tensorText(value), value.bytes);
   }
   return [...found.values()].sort((a, b) => b.bytes - a.bytes);
 }

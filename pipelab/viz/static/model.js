@@ -2,6 +2,7 @@
 
 import { firstAtLeast } from "./numbers.js";
 import { Flow } from "./flow.js";
+import { Program } from "./program.js";
 
 export const LEVELS = ["block", "module", "op"];
 
@@ -36,10 +37,13 @@ export class Model {
     this.shared = data.weights
       .filter(([uses]) => uses.length > 1)
       .map(([uses, , bytes, label]) => ({ uses, bytes, label }));
-    this.cutIndex = new Map(data.cuts.positions.map((position, index) => [position, index]));
+    this.program = new Program(data);
+    this.positions = data.cuts.positions;
+    this.cutIndex = new Map(this.positions.map((position, index) => [position, index]));
+    const ranks = this.positions.map((position) => LEVELS.indexOf(this.program.levelAt(position)));
     this.byLevel = {};
     for (const [rank, level] of LEVELS.entries()) {
-      this.byLevel[level] = data.cuts.positions.filter((_, i) => LEVELS.indexOf(data.cuts.levels[i]) <= rank);
+      this.byLevel[level] = this.positions.filter((_, index) => ranks[index] <= rank);
     }
   }
 
@@ -67,10 +71,32 @@ export class Model {
     return shorten(inside.map(([label]) => write(label)));
   }
 
+  /** A cut: where it is in words, the values alive there, and their bytes for the traced batch. */
   cut(position) {
-    const index = this.cutIndex.get(position);
-    const { labels, bytes, alive } = this.data.cuts;
-    return { position, label: labels[index], bytes: bytes[index], alive: alive[index] };
+    const { program } = this;
+    return { position, label: program.labelAt(position), bytes: program.bytesAt[position], alive: program.alive(position) };
+  }
+
+  /** A value that is alive at a cut, for so many rows: {name, shape, dtype, bytes, batched}. */
+  tensor(value, rows) {
+    return this.program.tensor(value, rows);
+  }
+
+  /** The block that holds an op. */
+  blockAt(position) {
+    const index = this.program.blockOf[position];
+    const [label, start, stop] = this.data.blocks[index];
+    return { level: "block", index, label, path: label, start, stop };
+  }
+
+  /** The pieces between two positions, those partly inside included: blocks, runs of ops of one module, or ops. */
+  pieces(level, from = 0, to = this.numOps) {
+    const { program } = this;
+    const last = Math.max(from, to - 1);
+    if (level === "op") return Array.from({ length: to - from }, (_, at) => program.opPiece(from + at));
+    const of = level === "block" ? program.blockOf : program.runOf;
+    const piece = level === "block" ? (index) => this.blockAt(this.data.blocks[index][1]) : (run) => program.runPiece(run);
+    return Array.from({ length: of[last] - of[from] + 1 }, (_, at) => piece(of[from] + at));
   }
 
   /** The legal cut nearest to where `wanted` is, strictly between two positions; undefined if there is none. */
@@ -95,6 +121,9 @@ export class Model {
     return lowest > highest || Math.sign(positions[found] - from) === -Math.sign(steps) ? from : positions[found];
   }
 }
+
+/** "add_7 (8×128×768 float32)". */
+export const tensorText = ({ name, shape, dtype }) => `${name} (${shape.join("×") || "scalar"} ${dtype})`;
 
 export const lastPart = (label) => label.slice(label.lastIndexOf(".") + 1);
 
