@@ -9,6 +9,7 @@ from pipelab.costs import Costs, default_microbatches, rows_of
 from pipelab.errors import InputError, SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_costs
+from pipelab.names import printable
 from pipelab.plan import Plan, check_plan
 from pipelab.planner import Regret, optimal, regret
 from pipelab.policies import equal_size, threshold
@@ -43,7 +44,7 @@ def side_by_side(
     """
     if not isinstance(plans, Mapping | Sequence):
         raise SplitError(f"A {type(plans).__name__} is no plan: pass plans by name, {_SUCH_AS}.")
-    given = dict(plans) if isinstance(plans, Mapping) else _named(plans)
+    given = {printable(name): item for name, item in plans.items()} if isinstance(plans, Mapping) else _named(plans)
     reports = {name: item for name, item in given.items() if isinstance(item, Report)}
     of_one = _of_one_model({name: item.plan if isinstance(item, Report) else item for name, item in given.items()})
     graph = next(iter(of_one.values())).graph

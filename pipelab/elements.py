@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelab.names import printable
+
 Level = Literal["block", "module", "op"]
 
 
@@ -25,7 +27,7 @@ class TensorInfo:
     batched: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name} ({'×'.join(map(str, self.shape)) or 'scalar'} {self.dtype})"
+        return f"{printable(self.name)} ({'×'.join(map(str, self.shape)) or 'scalar'} {self.dtype})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ model input `k`. A cut at position `p` lies before op `p`. All sizes speak of th
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelab.elements import Block, CutPoint, Level, ModuleCall, Op, TensorInfo, Weight
+from pipelab.names import printable
 from pipelab.units import format_bytes, plural
 
 __all__ = ["Block", "CutPoint", "Graph", "Level", "ModuleCall", "Op", "TensorInfo", "Weight"]
@@ -59,6 +60,11 @@ class Graph:
     legal: tuple[int, ...]
     marks: tuple[int, ...] = ()
     caches: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # These two are for people only; paths and names of weights are as the model has them.
+        object.__setattr__(self, "model", printable(self.model))
+        object.__setattr__(self, "blocks", tuple(replace(b, label=printable(b.label)) for b in self.blocks))
 
     def __repr__(self) -> str:
         return (
@@ -274,7 +280,7 @@ class Graph:
 
     def short(self, path: str) -> str:
         """A module path without the prefix all labels would share."""
-        return path.removeprefix(self.prefix) or self.model
+        return printable(path.removeprefix(self.prefix)) or self.model
 
     def level_at(self, position: int) -> Level:
         """What a cut at this position lies between."""

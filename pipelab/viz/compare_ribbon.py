@@ -51,7 +51,7 @@ def _lines_of_cuts(entry: Contender, width: float) -> list[list[tuple[int, str]]
         return [list(enumerate(texts))]
     letters = int(1.4 * width / len(names) / LETTER)
     texts = [shortened(f"{number}: {name}", letters) for number, name in enumerate(names, 1)]
-    return [list(enumerate(texts))[line::2] for line in range(2)]
+    return [line for line in (list(enumerate(texts))[0::2], list(enumerate(texts))[1::2]) if line]
 
 
 def _width(text: str) -> float:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelab.graph import Graph, TensorInfo
+from pipelab.names import shown
 
 
 def flow_state(graph: Graph) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def flow_state(graph: Graph) -> dict[str, Any]:
         return None if tensor is None else kinds.setdefault(_kind(tensor), len(kinds))
 
     made = [kind(op.output) for op in graph.ops]
-    inputs = [[tensor.name, kind(tensor)] for tensor in graph.inputs]
+    inputs = [[shown(tensor.name), kind(tensor)] for tensor in graph.inputs]
     other = [(source, op) for op, node in enumerate(graph.ops) for source in node.args if source != op - 1 or not op]
     return {
         "kinds": [[list(shape), *rest] for shape, *rest in kinds],

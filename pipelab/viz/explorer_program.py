@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from pipelab.graph import Graph, Op
+from pipelab.names import shown
 from pipelab.viz.explorer_flow import flow_state
 
 _NUMBERED = re.compile(r"(.*)_([0-9]+)", re.DOTALL)
@@ -44,7 +45,7 @@ def program_state(graph: Graph) -> dict[str, Any]:
     `renamed` lists the ops whose names do not go on counting where the last op of their kind ended ("add", "add_1").
     """
     names = _Names()
-    blocks = [[block.label, block.start, block.stop, names.path(block.path)] for block in graph.blocks]
+    blocks = [[shown(block.label), block.start, block.stop, names.path(block.path)] for block in graph.blocks]
     runs = [
         (names.path(path), call, len(list(ops)))
         for block in graph.blocks
@@ -53,7 +54,7 @@ def program_state(graph: Graph) -> dict[str, Any]:
     calls = [(names.path(call.path), call.call, call.start, call.stop) for call in graph.modules]
     kinds = [names.text(op.short_target) for op in graph.ops]
     return {
-        "prefix": graph.prefix,
+        "prefix": shown(graph.prefix),
         "blocks": blocks,
         "runs": _columns(("path", "call", "length"), runs),
         "calls": _columns(("path", "call", "start", "stop"), calls),
@@ -62,7 +63,7 @@ def program_state(graph: Graph) -> dict[str, Any]:
         "caches": list(graph.caches),
         "flow": flow_state(graph),
         "tree": names.tree,
-        "names": list(names.texts),
+        "names": [shown(text) for text in names.texts],
     }
 
 
@@ -82,7 +83,7 @@ def _renamed(graph: Graph) -> list[list[Any]]:
         kind = op.short_target
         count = counts.get(kind, -1) + 1
         if op.name != (f"{kind}_{count}" if count else kind):
-            renamed.append([index, op.name])
+            renamed.append([index, shown(op.name)])
             numbered = _NUMBERED.fullmatch(op.name)
             count = int(numbered[2]) if numbered and numbered[1] == kind else count
         counts[kind] = count

@@ -150,6 +150,6 @@ def _add_link(graph: StageGraph, link: Link, num_boxes: int, *, in_row: bool) ->
 
 
 def _escaped(text: str) -> str:
-    """Text that DOT shows as it is: no escapes, no HTML."""
-    plain: str = graphviz.nohtml(graphviz.escape(text).replace("\n", "\\n"))
+    """Text that DOT shows as it is: no escapes, no HTML, no entities."""
+    plain: str = graphviz.nohtml(graphviz.escape(text.replace("&", "&amp;")).replace("\n", "\\n"))
     return plain

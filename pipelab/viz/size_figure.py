@@ -82,7 +82,7 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
     ax.xaxis.set_major_formatter(lambda num_bytes, _: format_bytes(num_bytes))
     ax.locator_params(axis="x", nbins=5)
     ax.margins(x=0.35 if memories else 0.12)
-    title = f"{plan.graph.model} in {plural(plan.num_stages, 'stage')}, {plan.policy}\n{plan.verdict}"
+    title = f"{_short(plan.graph.model)} in {plural(plan.num_stages, 'stage')}, {plan.policy}\n{plan.verdict}"
     ax.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
     ax.legend(
         handles=_legend(plan, memories), fontsize=8, ncols=3, frameon=False, loc="upper left",
@@ -134,9 +134,12 @@ def _bottleneck(stages: tuple[Stage, ...]) -> int:
     return costs.index(max(costs))
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…"
+
+
 def _label(stage: Stage, marked: bool) -> str:
-    holds = shorten(stage.labels) or "empty"
-    holds = holds if len(holds) <= _MAX_LABEL else f"{holds[: _MAX_LABEL - 1]}…"
+    holds = _short(shorten(stage.labels) or "empty")
     text = f"stage {stage.index}: {holds}\n{format_count(stage.num_params)} parameters"
     if stage.time_s is not None:
         text += f", {format_seconds(stage.time_s)}{', slowest' if marked else ''}"

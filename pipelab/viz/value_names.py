@@ -3,6 +3,7 @@
 from bisect import bisect_right
 
 from pipelab.graph import Graph
+from pipelab.names import isolated, printable
 
 _LENGTH = 28
 
@@ -24,9 +25,11 @@ def value_names(graph: Graph) -> dict[str, str]:
 
 def cut_off(text: str) -> str:
     """The beginning of a text that is too long for a label."""
-    return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"
+    text = printable(text)
+    return isolated(text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…")
 
 
 def tail(text: str) -> str:
     """The end of a path that is too long for a label: there the block and the module stand."""
-    return text if len(text) <= _LENGTH else f"…{text[1 - _LENGTH :]}"
+    text = printable(text)
+    return isolated(text if len(text) <= _LENGTH else f"…{text[1 - _LENGTH :]}")
