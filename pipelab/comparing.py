@@ -54,14 +54,16 @@ def side_by_side(
     if num_microbatches is None:
         ran = {report.timeline.num_microbatches for report in reports.values()}
         num_microbatches = ran.pop() if len(ran) == 1 else default_microbatches(graph.batch_size, most)
+    devices, rows = devices_of(hardware, graph, most), rows_of(graph.batch_size, num_microbatches)
     yardstick = _Yardstick(graph, hardware, num_microbatches, memory_limit_bytes)
     return Comparison(
         entries=tuple(yardstick.measure(name, plan, reports.get(name)) for name, plan in of_one.items()),
         refused=refused or {},
         objective=yardstick.objective,
-        hardware=describe(devices_of(hardware, graph, most)),
+        hardware=describe(devices),
         num_microbatches=num_microbatches,
-        rows=rows_of(graph.batch_size, num_microbatches),
+        rows=rows,
+        places=_places(Costs.of(graph, devices[0], rows)),
         counts_reserves=yardstick.counts_reserves,
     )
 
@@ -112,14 +114,14 @@ class _Yardstick:
         rows = rows_of(self.graph.batch_size, self.num_microbatches)
         costs = [Costs.of(self.graph, device, rows) for device in devices]
         stages = list(zip(costs, plan.bounds, strict=True))
-        before = costs[0].time_before
+        places = _places(costs[0])
         return Contender(
             name=name,
             plan=plan,
             regret=self._regret(plan),
             optimum=self._optimum(plan),
             predicted=simulate(plan, hardware=self.hardware, num_microbatches=self.num_microbatches),
-            edges=tuple(float(before[position] / (before[-1] or 1)) for position in (0, *plan.cuts, -1)),
+            edges=tuple(places[position] for position in (0, *plan.cuts, -1)),
             stage_s=tuple(self._stage_s(cost, plan.num_stages, *bounds) for cost, bounds in stages),
             link_s=tuple(float(cost.transfer_s[cut]) for cost, cut in zip(costs, plan.cuts, strict=False)),
             memory_bytes=tuple(self._memory_bytes(cost, *bounds) for cost, bounds in stages),
@@ -157,6 +159,12 @@ class _Yardstick:
             return tuple(int(device.memory_bytes) for device in devices)
         limits = self.limit if isinstance(self.limit, Sequence) else (self.limit,) * len(devices)
         return tuple(int(limit) for limit in limits)
+
+
+def _places(costs: Costs) -> tuple[float, ...]:
+    """Where along the model each op begins, and the last one ends: shares of the time it computes."""
+    before = costs.time_before
+    return tuple((before / (before[-1] or 1)).tolist())
 
 
 def _objective(graph: Graph, hardware: HardwareLike) -> Objective:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from pipelab.contenders import SAME, Contender
+from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.table import format_table
 from pipelab.units import format_bytes, format_count, format_seconds, plural
@@ -23,8 +26,9 @@ class Comparison:
         hardware: What the times rest on.
         num_microbatches: In how many the batch is split.
         rows: Rows of the largest micro-batch.
+        places: Where along the model each op begins, and the last one ends: shares of the time it computes, 0 to 1.
         counts_reserves: Whether memory is told with what devices hold anyway.
-        draw: Makes the figure a notebook shows.
+        make_view: Makes the widget a notebook shows.
 
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(10))).eval()
@@ -39,8 +43,9 @@ class Comparison:
     hardware: str
     num_microbatches: int
     rows: int
+    places: tuple[float, ...] = field(repr=False)
     counts_reserves: bool = True
-    draw: Callable[["Comparison"], Any] | None = field(default=None, repr=False, compare=False)
+    make_view: Callable[["Comparison"], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def graph(self) -> Graph:
@@ -150,8 +155,30 @@ class Comparison:
         table = format_table(header[:width], [row[:width] for row in rows])
         return "\n".join([self.verdict, self.title, table, *self.refusals, *self.notes])
 
+    @cached_property
+    def view(self) -> Any:
+        """The same as an ordinary ipywidget, always the same one: its `value` is the chosen plan's name.
+
+        Raises:
+            InputError: It comes from elsewhere than `pipelab.compare`.
+        """
+        if self.make_view is None:
+            raise InputError("This comparison has no view: pipelab.compare makes those that have one.")
+        return self.make_view(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a page that works in any browser without Python and network (.html), or a picture (.png, .svg).
+
+        Raises:
+            InputError: The name ends otherwise.
+        """
+        self.view.save(path)
+
     def _repr_png_(self) -> Any:
-        return None if self.draw is None else self.draw(self)._repr_png_()
+        return None if self.make_view is None else self.view._repr_png_()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return None if self.make_view is None else self.view._repr_mimebundle_(**kwargs)
 
 
 def _misfit_text(entry: Contender) -> str:

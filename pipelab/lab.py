@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelab import viz
 from pipelab.comparing import policies_of, side_by_side
 from pipelab.comparison import Comparison
 from pipelab.errors import Cancelled, InputError, SplitError
@@ -18,6 +17,7 @@ from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.tracing import Trace
+from pipelab.viz.comparison_view import ComparisonView
 from pipelab.viz.explorer import Explorer
 from pipelab.viz.explorer_costs import one_device
 from pipelab.viz.explorer_runs import Progress
@@ -101,7 +101,8 @@ def compare(
         memory_limit_bytes: What a device may hold; None for all of its memory.
 
     Returns:
-        A table as text, and a figure in a notebook.
+        A table as text; in a notebook a widget, with one cursor and one zoom for all plans. `save` writes it as a page
+        (.html) or a picture (.png, .svg).
 
     Raises:
         SplitError: No policy makes a plan, or the plans are of different models.
@@ -120,7 +121,7 @@ def compare(
     refused: Mapping[str, str] = {}
     if not isinstance(plans, Mapping | Sequence):
         plans, refused = policies_of(graph_of(plans), num_stages=num_stages, **limits)
-    return replace(side_by_side(plans, refused=refused, **limits), draw=viz.compare)
+    return replace(side_by_side(plans, refused=refused, **limits), make_view=ComparisonView)
 
 
 class _Runner:
