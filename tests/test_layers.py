@@ -40,7 +40,8 @@ ALLOWED = {
     "decide": {"data", "decide", "numpy"},
     "trace": {"data", "trace", "numpy", "torch", "transformers", "huggingface_hub"},
     "launch": {"data", "decide", "trace", "launch", "numpy", "torch"},
-    "viz": {"data", "decide", "viz", "numpy", "matplotlib", "graphviz", "ipywidgets", "anywidget", "traitlets"},
+    "viz": {"data", "decide", "viz", "numpy", "matplotlib", "graphviz", "ipywidgets", "anywidget", "traitlets",
+            "IPython"},
     "lab": {"data", "decide", "trace", "launch", "viz", "lab", "numpy", "torch", "ipywidgets", "IPython"},
 }  # fmt: skip
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from pipelab.events import Timeline
@@ -32,6 +31,7 @@ from pipelab.viz.explorer_workloads import Workload, carried
 from pipelab.viz.html_export import html_page
 from pipelab.viz.modules import module, stylesheet
 from pipelab.viz.palette import STAGE_COLOURS
+from pipelab.viz.still import StillWidget
 
 _MODULE = module("explorer.js")
 _STYLES = stylesheet(
@@ -53,7 +53,7 @@ _PAGE_TRAITS = (
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(StillWidget):
     """A model to cut by hand: an ordinary ipywidget, whose traits can be observed, linked and set from code.
 
     Attributes:
@@ -70,6 +70,8 @@ class Explorer(anywidget.AnyWidget):
         report: What the last run measured, or None.
         reports: All runs, the newest last; only the newest keeps its output.
     """
+
+    still_follows = ("value", "report")
 
     _esm = _MODULE
     _css = _STYLES
@@ -242,7 +244,7 @@ class Explorer(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        data |= {"text/plain": repr(self.plan), "image/png": still_picture(self.plan)}
+        data |= {"text/plain": repr(self.plan), "image/png": still_picture(self)}
         return data, metadata
 
     # --- traits: the split --------------------------------------------------------------------------

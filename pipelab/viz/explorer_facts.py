@@ -1,13 +1,16 @@
 """What the explorer's picture tells of a plan: numbers and words."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from pipelab.costs import Costs, rows_of
-from pipelab.hardware import describe, devices_of
+from pipelab.errors import InputError
+from pipelab.hardware import Device, describe, devices_of
 from pipelab.plan import Plan, Stage, shorten
-from pipelab.planner import problem_of, regret
+from pipelab.planner import Regret, problem_of, regret
+from pipelab.problem import Objective
 from pipelab.units import format_bytes, format_count, format_seconds, plural
 from pipelab.viz.compare_ribbon import shortened
 from pipelab.viz.explorer_panels import Box
@@ -20,17 +23,28 @@ class Facts:
 
     def __init__(self, plan: Plan, num_microbatches: int) -> None:
         self.plan, self.num_microbatches = plan, num_microbatches
-        graph, stages = plan.graph, plan.num_stages
-        self.devices = devices_of(plan.hardware, graph, stages) if plan.has_times else ()
-        self.rows = rows_of(max(1, graph.batch_size), num_microbatches)
-        question: dict[str, Any] = {"num_microbatches": num_microbatches if plan.has_times else None}
-        problem = problem_of(
-            plan, objective=None, granularity="block", hardware=None, memory_limit_bytes=None, **question
-        ).without_limits
-        edges = [0, *problem.indices(plan.cuts), len(problem.positions) - 1]
-        self.costs = [problem.chain.cost(k, edges[k], edges[k + 1]) for k in range(stages)]
-        self.optimum = regret(plan, **question)
+        self.rows = rows_of(max(1, plan.graph.batch_size), num_microbatches)
+        self.devices: tuple[Device, ...] = ()
+        self.refusal = "no hardware is named"
+        if plan.has_times:
+            try:
+                self.devices, self.optimum, self.costs = self._posed("time")
+            except InputError as error:  # measured with other rows: sizes are compared, and the page says why
+                self.refusal = str(error).rstrip(".")
+        if not self.devices:
+            _, self.optimum, self.costs = self._posed("params")
         self.slowest = int(np.argmax(self.costs))
+
+    def _posed(self, objective: Objective) -> tuple[tuple[Device, ...], Regret, list[float]]:
+        """The devices, how far from the optimum the plan is, and what each stage costs."""
+        plan = self.plan
+        asked: dict[str, Any] = {"objective": objective, "num_microbatches": self.num_microbatches}
+        rest: dict[str, Any] = {"granularity": "block", "hardware": None, "memory_limit_bytes": None}
+        problem = problem_of(plan, **asked, **rest).without_limits
+        edges = pairwise((0, *problem.indices(plan.cuts), len(problem.positions) - 1))
+        costs = [problem.chain.cost(stage, *bounds) for stage, bounds in enumerate(edges)]
+        devices = devices_of(plan.hardware, plan.graph, plan.num_stages) if objective == "time" else ()
+        return tuple(devices), regret(plan, **asked), costs
 
     @property
     def verdict(self) -> str:
@@ -98,7 +112,7 @@ class Facts:
     def notes(self) -> list[str]:
         """What boxes and arrows do not say."""
         split = f"{plural(self.num_microbatches, 'micro-batch')} of {plural(self.rows, 'row')}"
-        rests = f"times for {describe(self.devices)}" if self.devices else "no times: no hardware is named"
+        rests = f"times for {describe(self.devices)}" if self.devices else f"no times: {self.refusal}"
         return [
             f"Width: parameters. Stages: parameters and bytes of weights; arrows: bytes of one micro-batch. "
             f"{split[0].upper()}{split[1:]}; {rests}.",

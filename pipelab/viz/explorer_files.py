@@ -1,14 +1,12 @@
 """What an explorer gives away as files: a page, pictures, the plan, the report and the timeline."""
 
 import base64
-import io
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pipelab.errors import InputError
-from pipelab.plan import Plan
 from pipelab.units import plural
 
 if TYPE_CHECKING:
@@ -61,27 +59,27 @@ def file_named(explorer: "Explorer", suffix: str) -> bytes:
     return file_of(explorer, suffix[1:]).content
 
 
-def still_picture(plan: Plan) -> str:
-    """A PNG of the plan in base64, for places that show no widgets."""
-    from pipelab.viz.size_figure import stage_sizes
-
-    buffer = io.BytesIO()
-    stage_sizes(plan).savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def still_picture(explorer: "Explorer") -> str:
+    """A PNG of what is shown in base64, for places that show no widgets."""
+    return base64.b64encode(_picture("png")(explorer)).decode("ascii")
 
 
 def _page(explorer: "Explorer") -> bytes:
     return explorer._page().encode()
 
 
-def _picture(kind: str) -> Callable[["Explorer"], bytes]:
+def _picture(kind: Literal["png", "svg"]) -> Callable[["Explorer"], bytes]:
     def draw(explorer: "Explorer") -> bytes:
         from pipelab.viz.explorer_figure import explorer_figure  # matplotlib, only where a picture is asked for
+        from pipelab.viz.figures import written
 
-        buffer = io.BytesIO()
-        figure = explorer_figure(explorer.plan, explorer.timeline, explorer._shown_report)
-        figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight")
-        return buffer.getvalue()
+        figure = explorer_figure(
+            explorer.plan,
+            prediction=explorer.timeline,
+            report=explorer._shown_report,
+            num_microbatches=explorer.num_microbatches,
+        )
+        return written(figure, kind, dpi=144)
 
     return draw
 

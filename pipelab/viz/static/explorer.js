@@ -21,6 +21,7 @@ import { StageBoxes } from "./boxes.js";
 import { ThresholdForm } from "./threshold.js";
 import { TimelinePane } from "./timeline.js";
 import { Verdict } from "./verdict.js";
+import { hideStills } from "./still.js";
 
 class View {
   constructor(traits, host) {
@@ -337,6 +338,7 @@ class View {
 
 function render({ model, el: host }) {
   let view;
+  const showStills = hideStills(model.get("_still"));
   const draw = () => {
     view?.destroy();
     view = new View(model, host);
@@ -348,6 +350,7 @@ function render({ model, el: host }) {
   return () => {
     model.off("change:_data", draw);
     view.destroy();
+    showStills();
   };
 }
 

@@ -1,0 +1,107 @@
+"""A notebook that was run, saved and opened again without its kernel: a picture stands where the explorer was."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import chromium
+from lab_server import CELL_MS, Notebook, jupyterlab, write_notebook
+from nbconvert import HTMLExporter
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.jupyterlab
+
+SETUP = """
+from graphs import gpt2_graph
+from pipelab.policies import uniform
+from pipelab.viz.explorer import Explorer
+from runs import Runner
+"""
+SHOW = "Explorer(uniform(gpt2_graph(), num_stages=4), num_microbatches=8, runner=Runner())"
+CELLS = [SETUP, SHOW]
+SETUP_CELL, SHOW_CELL = range(len(CELLS))
+ERROR = "Error displaying widget"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    write_notebook(folder / "demo.ipynb", CELLS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(root: Path) -> Iterator[tuple[Page, str]]:
+    """A page with a notebook in which an explorer was shown and ran; it was saved, and its kernel is gone."""
+    with chromium() as browser, jupyterlab(root) as address:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        notebook = Notebook.open(page, address, "demo.ipynb")
+        notebook.run(SETUP_CELL)
+        notebook.run(SHOW_CELL)
+        expect(live(page)).to_be_visible(timeout=CELL_MS)
+        expect(picture(page)).to_be_hidden()
+        before = str(picture(page).get_attribute("src"))
+        live(page).get_by_role("button", name="Run").click()
+        expect(picture(page)).not_to_have_attribute("src", before, timeout=CELL_MS)
+        notebook.command("docmanager:save")
+        notebook.command("notebook:shutdown-kernel")
+        yield page, address
+        page.close()
+
+
+@pytest.fixture(autouse=True)
+def screenshot(request: pytest.FixtureRequest, lab: tuple[Page, str], tmp_path: Path) -> Iterator[None]:
+    """A picture of the page when a test fails."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        lab[0].screenshot(path=str(tmp_path / "failed.png"))
+
+
+def live(page: Page) -> Locator:
+    return page.locator(".pl-explorer[data-ready='1']")
+
+
+def picture(page: Page) -> Locator:
+    return page.locator("img[src^='data:image/png']")
+
+
+def drawn(page: Page) -> int:
+    """How wide the picture is on the screen, once it is loaded."""
+    return int(picture(page).evaluate("async (image) => { await image.decode(); return image.clientWidth; }"))
+
+
+def test_it_is_there_without_the_kernel_and_gives_way_to_a_new_explorer(lab: tuple[Page, str]) -> None:
+    page, address = lab
+    notebook = Notebook.open(page, address, "demo.ipynb")
+    expect(page.get_by_text(ERROR)).to_have_count(1, timeout=CELL_MS)
+    expect(page.get_by_text(ERROR)).to_be_hidden()
+    expect(picture(page)).to_be_visible()
+    assert drawn(page) == 960
+    notebook.run(SETUP_CELL)
+    notebook.run(SHOW_CELL)
+    expect(live(page)).to_be_visible(timeout=CELL_MS)
+    expect(picture(page)).to_be_hidden()
+
+
+def test_it_is_there_in_a_notebook_nobody_trusts(lab: tuple[Page, str], root: Path) -> None:
+    page, address = lab
+    notebook = nbformat.read(root / "demo.ipynb", as_version=4)
+    notebook.cells[SHOW_CELL].source += "  # sent by somebody"
+    nbformat.write(notebook, root / "sent.ipynb")
+    Notebook.open(page, address, "sent.ipynb")
+    expect(picture(page)).to_be_visible(timeout=CELL_MS)
+    assert drawn(page) > 900
+    expect(page.get_by_text(ERROR)).to_be_hidden()
+
+
+def test_it_is_there_once_in_a_page_made_of_the_notebook(lab: tuple[Page, str], root: Path, tmp_path: Path) -> None:
+    text, _ = HTMLExporter().from_filename(str(root / "demo.ipynb"))  # type: ignore[no-untyped-call]
+    (tmp_path / "demo.html").write_text(text)
+    page = lab[0].context.new_page()
+    page.route("http*://**", lambda route: route.abort())
+    page.goto((tmp_path / "demo.html").as_uri())
+    expect(picture(page)).to_be_visible()
+    assert drawn(page) > 800
+    page.close()
