@@ -99,7 +99,9 @@ def test_it_is_there_in_a_notebook_nobody_trusts(lab: tuple[Page, str], root: Pa
 def test_it_is_there_once_in_a_page_made_of_the_notebook(lab: tuple[Page, str], root: Path, tmp_path: Path) -> None:
     text, _ = HTMLExporter().from_filename(str(root / "demo.ipynb"))  # type: ignore[no-untyped-call]
     (tmp_path / "demo.html").write_text(text)
-    page = lab[0].context.new_page()
+    browser = lab[0].context.browser
+    assert browser is not None
+    page = browser.new_page()
     page.route("http*://**", lambda route: route.abort())
     page.goto((tmp_path / "demo.html").as_uri())
     expect(picture(page)).to_be_visible()
