@@ -60,10 +60,57 @@ def test_the_browser_reads_the_flow_back(node, graph: Graph) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("shape", "text"), [([8, 128], "2×128 f"), ([12, 8, 4], "12×2×4 f"), ([1024, 768], "256×768 f"), ([], "scalar f")]
-)
-def test_shapes_are_those_of_a_micro_batch(node, shape, text: str) -> None:
-    body = 'const { shapeText } = await load("flow.js"); return args[0].map((kind) => shapeText(kind, 2, 8));'
-    kind = {"shape": shape, "dtype": "f", "batched": True}
-    assert node.run(body, [kind, {**kind, "batched": False}])[0] == text
+# x -> norm -> q, k, v -> attention -> + x: three lanes between norm and attention, x as an arc.
+ATTENTION = [(0, 1), (1, 2), (1, 3), (1, 4), (2, 5), (3, 5), (4, 5), (0, 6), (5, 6)]
+
+
+def test_branches_of_one_value_lie_in_lanes_of_their_own(node) -> None:
+    lanes, shapes = node.run(
+        """const { lanesOf, shapesOf } = await load("lanes.js");
+        const edges = args[0].map(([from, to]) => ({ from, to }));
+        const lanes = lanesOf(7, edges);
+        return [lanes, shapesOf(edges, lanes)];""",
+        ATTENTION,
+    )
+    assert lanes == [0, 0, 0, 1, 2, 0, 0]
+    assert dict(zip(ATTENTION, shapes, strict=True)) == {
+        (0, 1): "straight", (1, 2): "straight", (1, 3): "bent", (1, 4): "bent", (2, 5): "straight",
+        (3, 5): "bent", (4, 5): "bent", (0, 6): "arc", (5, 6): "straight",
+    }  # fmt: skip
+
+
+def test_what_many_read_is_no_line(node) -> None:
+    graph = gpt2_graph()
+    found = node.run(
+        """const { Flow } = await load("flow.js");
+        const { flowBetween } = await load("lanes.js");
+        const { edges, reads } = flowBetween(new Flow(args[0]), args[1]);
+        return [edges.map(({ from, to }) => [from, to]), reads];""",
+        flow_state(graph),
+        [{"start": block.start, "stop": block.stop} for block in graph.blocks],
+    )
+    count = len(graph.blocks)
+    mask = 0  # the first op makes it; every layer between embedding and head reads it
+    assert found == [[[k, k + 1] for k in range(count - 1)], [[-1], *[[mask]] * (count - 2), []]]
+
+
+@pytest.mark.parametrize("start", [0, 5, 40])
+def test_the_flow_between_pieces_is_that_of_their_ops(node, start: int) -> None:
+    graph = gpt2_graph()
+    pieces = [{"start": op, "stop": op + 2} for op in range(start, start + 20, 2)]
+    edges, reads = node.run(
+        """const { Flow } = await load("flow.js");
+        const { flowBetween } = await load("lanes.js");
+        const { edges, reads } = flowBetween(new Flow(args[0]), args[1]);
+        return [edges, reads];""",
+        flow_state(graph), pieces,
+    )  # fmt: skip
+    drawn = {(edge["from"], edge["to"], value) for edge in edges for value in edge["values"]}
+    wanted = {
+        ((source - start) // 2, (op - start) // 2, source)
+        for op in range(start, start + 20)
+        for source in graph.ops[op].args
+        if source >= start and (source - start) // 2 != (op - start) // 2
+    }
+    broadcast = {(0, to, 0) for to, values in enumerate(reads) if 0 in values} if start == 0 else set()
+    assert drawn | broadcast == wanted

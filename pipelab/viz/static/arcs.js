@@ -1,7 +1,8 @@
 // Brackets between stages that share a weight or skip over others.
 
 import { el, keep, set, svg } from "./dom.js";
-import { links, linkText } from "./links.js";
+import { formatBytes } from "./numbers.js";
+import { linkText } from "./links.js";
 
 const LANE_HEIGHT = 20;
 const MAX_LANES = 3;
@@ -17,13 +18,15 @@ export class Arcs {
   layout() {}
 
   paint() {
-    const { cuts, stages, width } = this.view;
-    const { grid, placed: corners } = this.view.boxes;
-    const found = links(this.view.model, cuts, stages);
-    const shown = found.slice(0, found.length > MAX_LANES ? MAX_LANES - 1 : MAX_LANES);
-    const more = found.length > shown.length ? [`and ${found.length - shown.length} more links between stages`] : [];
+    const { width } = this.view;
+    const { grid, placed: corners, links: { arcs, broadcasts } } = this.view.boxes;
+    const shown = arcs.slice(0, arcs.length > MAX_LANES ? MAX_LANES - 1 : MAX_LANES);
     const drawn = grid.rows === 1;
-    const texts = [...(drawn ? [] : shown.map((link) => `${linkText(link)} (stages ${listed(link.ends)})`)), ...more];
+    const texts = [
+      ...(drawn ? [] : shown.map((link) => `${linkText(link)} (stages ${listed(link.ends)})`)),
+      ...(arcs.length > shown.length ? [`and ${arcs.length - shown.length} more links between stages`] : []),
+      ...(grid.narrow ? broadcastTexts(broadcasts) : []),
+    ];
     const lines = keep(this.list, texts.length, () => el("div"));
     for (const [index, text] of texts.entries()) {
       lines[index].textContent = this.view.ruler.fit(text, width);
@@ -63,6 +66,16 @@ export class Arcs {
     set(text, { x: middle, y: y + 4, text: label });
     set(title, { text: full });
   }
+}
+
+/** What many stages read, where their boxes have no room for a badge. */
+function broadcastTexts(broadcasts) {
+  if (broadcasts.length < 3) {
+    return broadcasts.map(({ name, shape, bytes, readers }) => `to all of stages ${listed(readers)}: ${name} (${shape}), ${formatBytes(bytes)}`);
+  }
+  const bytes = broadcasts.reduce((sum, tensor) => sum + tensor.bytes, 0);
+  const names = [...new Set(broadcasts.map(({ brief }) => brief))];
+  return [`to many stages: ${names.join(", ")}, ${formatBytes(bytes)} together`];
 }
 
 export const listed = (ends) => (ends.length > 4 ? `${ends.slice(0, 3).join(", ")}…` : ends.join(" and "));

@@ -3,10 +3,11 @@
 import { formatBytes, formatCount, formatNeed, formatSeconds, percent } from "./numbers.js";
 import { dearest } from "./costs.js";
 import { lastPart } from "./model.js";
-import { el, keep, set, svg } from "./dom.js";
-import { MARKS, boxGrid, placeBoxes } from "./layout.js";
+import { OWN_KEYS, el, keep, set, svg } from "./dom.js";
+import { MARKS, boxGrid, boxHeight, placeBoxes } from "./layout.js";
+import { badgeText, links } from "./links.js";
 
-const BOX_HEIGHT = { plain: 68, timed: 86 };
+const KINDS = ["weights", "caches", "activations", "reserve"];
 
 export class StageBoxes {
   constructor(view) {
@@ -24,10 +25,10 @@ export class StageBoxes {
   layout(width) {
     const count = this.view.cuts.length + 1;
     this.width = width;
-    const { timed } = this.view.costs;
+    const { timed, capacity } = this.view.costs;
     this.grid = boxGrid(count, width, this.view.ruler, timed);
     const { rows, box, narrow } = this.grid;
-    this.boxHeight = BOX_HEIGHT[timed ? "timed" : "plain"];
+    this.boxHeight = boxHeight({ timed, narrow, capacity });
     this.top = rows === 1 ? 22 : 20;
     this.step = this.boxHeight + 14;
     this.height = this.top + (rows - 1) * this.step + this.boxHeight;
@@ -35,15 +36,21 @@ export class StageBoxes {
     this.node.style.height = `${this.height}px`;
     this.node.classList.toggle("pl-narrow", narrow);
     this.node.classList.toggle("pl-timed", timed);
-    for (const node of keep(this.boxes, count, () => this.makeBox())) {
+    this.node.classList.toggle("pl-capped", capacity !== null);
+    for (const node of keep(this.boxes, count, (index) => this.makeBox(index))) {
       node.style.width = `${box}px`;
       node.style.height = `${this.boxHeight}px`;
+      delete node.dataset.drawn;
     }
   }
 
-  makeBox() {
-    const names = ["name", "mark", "time", "params", "bytes", "holds", "bar"];
-    return el("div", { class: "pl-box", role: "listitem" }, ...names.map((name) => el("span", { class: `pl-box-${name}` })));
+  makeBox(index) {
+    const names = ["name", "mark", "time", "params", "bar", "bytes", "fill", "holds", "badge"];
+    const parts = names.map((name) => el("span", { class: `pl-box-${name}` }));
+    parts[6].append(...KINDS.map((kind) => el("span", { class: `pl-${kind}` })));
+    const node = el("div", { class: "pl-box", role: "listitem", tabindex: "0", ...OWN_KEYS }, ...parts);
+    this.view.card.tellOf(node, "stage", index);
+    return node;
   }
 
   /** Top left corners of the boxes. */
@@ -60,66 +67,85 @@ export class StageBoxes {
   }
 
   paint() {
-    const { cuts, stages, ribbon } = this.view;
+    const { cuts, costs, model, stages, ribbon } = this.view;
     const { xs } = ribbon;
     const corners = this.corners(xs);
     this.placed = corners;
+    this.links = links(model, cuts, stages, costs.rows);
     const most = dearest(stages);
     const uneven = stages.some((stage) => stage.cost < most.cost);
     for (const [index, stage] of stages.entries()) {
-      const share = most.cost ? stage.cost / most.cost : 0;
-      this.paintBox(this.boxes.children[index], stage, corners[index], uneven && stage === most, share);
+      const [x, y] = corners[index];
+      const node = this.boxes.children[index];
+      node.style.transform = `translate(${x.toFixed(1)}px, ${y}px)`;
+      this.paintBox(node, stage, uneven && stage === most, most.cost ? stage.cost / most.cost : 0);
     }
     this.paintCurtains(xs, corners);
     this.paintArrows(cuts, corners);
   }
 
-  paintBox(node, stage, [x, y], marked, share) {
-    const { colours, costs, model, ruler } = this.view;
-    const { narrow, named, box } = this.grid;
-    const [name, mark, time, params, bytes, holds, bar] = node.children;
+  /** Write into a box what changed since it was drawn last. */
+  paintBox(node, stage, marked, share) {
+    const { costs, model } = this.view;
+    const badge = badgeText(this.links.broadcasts, stage.index);
+    const drawn = [stage.start, stage.stop, stage.cost, stage.needs, marked, share, badge, costs.rows, costs.device].join();
+    if (node.dataset.drawn === drawn) return;
+    node.dataset.drawn = drawn;
     const labels = model.labels(stage);
-    const need = costs.tooLarge([stage]).length ? formatNeed(stage.needs, costs.capacity) : "";
-    node.style.transform = `translate(${x.toFixed(2)}px, ${y}px)`;
-    node.style.setProperty("--pl-stage", colours[stage.index % colours.length]);
+    const needs = costs.tooLarge([stage]).length ? `needs ${formatNeed(stage.needs, costs.capacity)}` : "";
+    this.paintTexts(node.children, stage, marked, { needs, labels, badge });
+    node.style.setProperty("--pl-stage", this.view.colours[stage.index % this.view.colours.length]);
     node.classList.toggle("pl-largest", marked);
-    node.classList.toggle("pl-too-large", Boolean(need));
-    name.textContent = named ? `Stage ${stage.index}` : `${stage.index}`;
-    const beside = box - 30 - ruler.width(name.textContent, 12, 600);
-    const marks = MARKS[costs.timed ? "timed" : "plain"];
-    mark.textContent = marked ? (marks.find((text) => ruler.width(text, 11, 600) <= beside) ?? marks.at(-1)) : "";
-    time.textContent = costs.timed ? formatSeconds(stage.cost) : "";
-    bar.style.transform = `scaleX(${share.toFixed(3)})`;
-    params.textContent = formatCount(stage.params);
-    const room = box - 22;
-    const needs = ruler.width(`needs ${need}`, 11, 600) <= room + (narrow ? 8 : 0) ? `needs ${need}` : need;
-    bytes.textContent = need && narrow ? needs : formatBytes(stage.bytes);
-    // Of a long path the number says most.
-    const held = ruler.width(labels) <= room ? labels : model.labels(stage, lastPart);
-    holds.textContent = narrow ? "" : need ? needs : ruler.fit(held, room);
-    const about = this.describe(stage, share, marked, need);
-    node.title = `Stage ${stage.index}: ${labels}${about.timed}`;
-    set(node, {
-      "aria-label":
-        `Stage ${stage.index}: ${labels}; ${formatCount(stage.params)} parameters, ` +
-        `${formatBytes(stage.bytes)}${about.marked}${about.timed.replaceAll("\n", "; ")}`,
-    });
+    node.classList.toggle("pl-too-large", Boolean(needs));
+    node.children[4].style.transform = `scaleX(${share.toFixed(3)})`;
+    this.paintFill(node.children[6].children, stage);
+    set(node, { "aria-label": this.describe(stage, { labels, needs, badge, marked, share }) });
   }
 
-  /** What a box's tooltip and label say besides sizes. */
-  describe(stage, share, marked, need) {
+  paintTexts([name, mark, time, params, , bytes, , holds, badgeNode], stage, marked, { needs, labels, badge }) {
+    const { costs, model, ruler } = this.view;
+    const { narrow, named, box } = this.grid;
+    const room = box - (narrow ? 14 : 22);
+    const marks = MARKS[costs.timed ? "timed" : "plain"];
+    name.textContent = named ? `Stage ${stage.index}` : `${stage.index}`;
+    const beside = box - 30 - ruler.width(name.textContent, 12, 600);
+    mark.textContent = marked ? (marks.find((text) => ruler.width(text, 11, 600) <= beside) ?? marks.at(-1)) : "";
+    time.textContent = costs.timed ? formatSeconds(stage.cost) : "";
+    params.textContent = formatCount(stage.params);
+    const total = formatBytes(stage.needs);
+    const held = needs ? [needs, needs.slice(6)] : costs.capacity ? [`${total} of ${formatBytes(costs.capacity)}`, total] : [total];
+    const wide = needs ? 600 : 400;
+    bytes.textContent = held.find((text) => ruler.width(text, needs ? 11 : 12, wide) <= room) ?? held.at(-1);
+    badgeNode.textContent = narrow || !badge ? "" : ruler.fit(`+ ${badge}`, 0.55 * room);
+    const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 16 : 0);
+    // Of a long path the number says most.
+    const written = ruler.width(labels) <= left ? labels : model.labels(stage, lastPart);
+    holds.textContent = narrow ? "" : ruler.fit(written, left);
+  }
+
+  /** What fills the device's memory, side by side. */
+  paintFill(parts, { memory, needs }) {
+    const { capacity } = this.view.costs;
+    if (capacity === null) return;
+    const whole = Math.max(capacity, needs);
+    for (const [index, part] of [...parts].entries()) {
+      part.style.width = `${((100 * memory[KINDS[index]]) / whole).toFixed(2)}%`;
+    }
+  }
+
+  /** What a screen reader says of a box. */
+  describe(stage, { labels, needs, badge, marked, share }) {
     const { costs } = this.view;
-    if (!costs.timed) return { marked: marked ? "; the largest" : "", timed: "" };
-    const moves = [stage.receive && `receives ${formatSeconds(stage.receive)}`, stage.send && `sends ${formatSeconds(stage.send)}`];
-    const parts = [`computes ${formatSeconds(stage.work)}`, ...moves.filter(Boolean)].join(", ");
-    const together = costs.state.overlap ? " side by side" : "";
-    const lines = [
-      `${formatSeconds(stage.cost)} per micro-batch (${parts}${together})`,
-      marked ? "the bottleneck" : `${percent(share)} of the bottleneck's time`,
-      ...(need ? [`needs ${need} of memory`] : []),
-      costs.state.device,
+    const least = costs.timed ? "the bottleneck" : "the largest";
+    const parts = [
+      labels,
+      `${formatCount(stage.params)} parameters`,
+      needs ? `${needs} of memory` : `${formatBytes(stage.needs)} of memory`,
+      costs.timed && `${formatSeconds(stage.cost)} per micro-batch`,
+      marked ? least : costs.timed && `${percent(share)} of the bottleneck's time`,
+      badge && `reads ${badge}, as others do`,
     ];
-    return { marked: "", timed: `\n${lines.join("\n")}` };
+    return `Stage ${stage.index}: ${parts.filter(Boolean).join("; ")}`;
   }
 
   /** Join each stage's span of the ribbon with its box; wrapped boxes get the stage's number there instead. */
@@ -129,16 +155,16 @@ export class StageBoxes {
     const count = corners.length;
     const shapes = keep(this.curtains, count * 2, (i) => (i % 2 ? svg("text") : svg("path")));
     for (let index = 0; index < count; index++) {
-      const [left, right] = [xs[index] + 1, xs[index + 1] - 1];
+      const [left, right] = [Math.max(xs[index] + 1, 0), Math.min(xs[index + 1] - 1, this.width)];
       const [shape, text] = [shapes[2 * index], shapes[2 * index + 1]];
       const [x] = corners[index];
       const middle = this.top / 2;
       const curve = (a, b) => `C${a} ${middle} ${b} ${middle} ${b} ${this.top}`;
       const back = (a, b) => `C${a} ${middle} ${b} ${middle} ${b} 0`;
-      const one = rows === 1;
+      const one = rows === 1 && right > left;
       set(shape, { d: one ? `M${left} 0${curve(left, x)}H${x + box}${back(x + box, right)}Z` : "" });
       shape.style.fill = colours[index % colours.length];
-      const fits = !one && right - left >= ruler.width(`${index}`, 11) + 2;
+      const fits = rows > 1 && right - left >= ruler.width(`${index}`, 11) + 2;
       set(text, { x: (left + right) / 2, y: 11, text: fits ? `${index}` : "" });
     }
   }

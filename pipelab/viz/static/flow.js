@@ -34,15 +34,6 @@ export class Flow {
     const readers = this.readers(value);
     return readers[firstAtLeast(readers, start)] < stop;
   }
-
-  /** What a value is like: shape, dtype, bytes for the traced batch, whether they grow with the rows; none for lists. */
-  kind(value) {
-    const { kinds, kind, inputs } = this.state;
-    const index = value < 0 ? inputs[-1 - value][1] : kind[value];
-    if (index === null) return null;
-    const [shape, dtype, bytes, batched] = kinds[index];
-    return { shape, dtype, bytes, batched };
-  }
 }
 
 /** The values of each key, ascending: where those of a key begin in one long list, and that list. */
@@ -52,15 +43,4 @@ function grouped(count, pairs) {
   for (const [key] of pairs) starts[key + 1] += 1;
   for (let key = 0; key < count; key++) starts[key + 1] += starts[key];
   return { starts, list: Int32Array.from(pairs, ([, value]) => value) };
-}
-
-/** Bytes of one micro-batch's share of a tensor of the traced batch. */
-export const microbatchBytes = ({ bytes, batched }, rows, batch) => (batched ? Math.floor((bytes * rows) / batch) : bytes);
-
-/** "8×128×768 float32", with the rows of one micro-batch where a dimension holds those of the batch, alone or merged. */
-export function shapeText({ shape, dtype, batched }, rows, batch) {
-  const exact = shape.indexOf(batch);
-  const carries = !batched ? -1 : exact >= 0 ? exact : shape.findIndex((size) => size % batch === 0);
-  const sizes = shape.map((size, index) => (index === carries ? (size / batch) * rows : size));
-  return `${sizes.join("×") || "scalar"} ${dtype}`;
 }

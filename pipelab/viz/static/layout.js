@@ -47,6 +47,12 @@ export function placeBoxes(centres, box, gap, width) {
 /** What marks the dearest stage, the first that there is room for. */
 export const MARKS = { plain: ["▲ largest", "largest"], timed: ["▲ bottleneck", "▲ slowest", "slowest"] };
 
+/** A line for each text, and the bars under two of them: of time, and of memory where its size is known. */
+export function boxHeight({ timed, narrow, capacity }) {
+  const lines = (narrow ? 3 : timed ? 4 : 3) + (narrow && timed ? 1 : 0);
+  return 14 + 18 * lines + (timed ? 5 : 0) + (capacity === null ? 0 : 6);
+}
+
 /** How the stage boxes are laid out: in one row under the ribbon, or wrapped into equal rows. */
 export function boxGrid(count, width, ruler, timed) {
   const [mark, short] = MARKS[timed ? "timed" : "plain"].slice(-2);

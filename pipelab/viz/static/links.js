@@ -1,11 +1,18 @@
-// What joins stages that are not neighbours: tied weights and skip connections.
+// What joins stages that are not neighbours: tied weights, skip connections, and values that many stages read.
 
-import { formatBytes } from "./numbers.js";
-import { tensorText } from "./model.js";
+import { firstAtLeast, formatBytes } from "./numbers.js";
+import { briefName, tensorOf } from "./values.js";
 
-/** Weights and values that join stages which are not neighbours: tied weights, and values relayed by a stage. */
-export function links(model, cuts, stages) {
+// A value that so many stages make or read is told on their boxes: an arc for each would hide the others.
+const BROADCAST = 3;
+
+/**
+ * Weights and values that join stages which are not neighbours: tied weights and values relayed by a stage as `arcs`,
+ * the largest first; values that three stages or more know as `broadcasts`.
+ */
+export function links(model, cuts, stages, rows) {
   const found = new Map();
+  const broadcasts = [];
   const add = (kind, ends, name, bytes) => {
     const key = `${kind} ${ends}`;
     const link = found.get(key) ?? { kind, ends, names: [], bytes: 0 };
@@ -14,22 +21,40 @@ export function links(model, cuts, stages) {
     found.set(key, link);
   };
   for (const { uses, bytes, label } of model.shared) {
-    const ends = [...new Set(uses.map((op) => stages.findIndex((stage) => op < stage.stop)))];
+    const ends = stagesOf(stages, uses);
     if (ends.length > 1) add("tied", ends, label, bytes);
   }
-  const crossings = new Map();
+  for (const [index, { first, last }] of crossings(model, cuts)) {
+    if (last === first) continue;
+    const tensor = tensorOf(model, index, rows);
+    const from = stagesOf(stages, [Math.max(tensor.value, 0)])[0];
+    const readers = stagesOf(stages, model.flow.readers(tensor.value)).filter((stage) => stage > from);
+    if (readers.length + 1 >= BROADCAST) broadcasts.push({ ...tensor, brief: briefName(tensor), from, readers });
+    else add("skip", [first, last + 1], `${tensor.name} (${tensor.shape})`, tensor.bytes);
+  }
+  return { arcs: [...found.values()].sort((a, b) => b.bytes - a.bytes), broadcasts };
+}
+
+/** Of each value that crosses a cut, the first and the last one. */
+function crossings(model, cuts) {
+  const found = new Map();
   for (const [index, cut] of cuts.entries()) {
     for (const tensor of model.cut(cut).alive) {
-      const crossing = crossings.get(tensor);
+      const crossing = found.get(tensor);
       if (crossing) crossing.last = index;
-      else crossings.set(tensor, { first: index, last: index });
+      else found.set(tensor, { first: index, last: index });
     }
   }
-  for (const [tensor, { first, last }] of crossings) {
-    const value = model.tensor(tensor);
-    if (last > first) add("skip", [first, last + 1], tensorText(value), value.bytes);
+  return found;
+}
+
+/** The stages that hold these ops, ascending. */
+function stagesOf(stages, ops) {
+  const found = [];
+  for (const { index, start, stop } of stages) {
+    if (ops[firstAtLeast(ops, start)] < stop) found.push(index);
   }
-  return [...found.values()].sort((a, b) => b.bytes - a.bytes);
+  return found;
 }
 
 export function linkText({ kind, ends, names, bytes }) {
@@ -37,4 +62,10 @@ export function linkText({ kind, ends, names, bytes }) {
   if (kind === "skip") return `skip${shown.includes(": ") ? " from" : ":"} ${shown}, ${formatBytes(bytes)} across ${ends[1] - ends[0]} boundaries`;
   const where = ends.length === 2 ? "in both" : `in ${ends.length} stages`;
   return `${shown.includes(" = ") ? "tied" : "shared"}: ${shown}, ${formatBytes(bytes)} ${where}`;
+}
+
+/** What a stage reads of what many read, in a few words: "mask, rotary_emb". */
+export function badgeText(broadcasts, stage) {
+  const names = broadcasts.filter(({ readers }) => readers.includes(stage)).map(({ brief }) => brief);
+  return [...new Set(names)].join(", ");
 }

@@ -1,0 +1,20 @@
+// Values as people read them, of one micro-batch.
+
+/** A value: its number, name, shape and dtype as text, and bytes, for so many rows; null for a list of tensors. */
+export function tensorOf(model, value, rows) {
+  if (model.program.kindOf(value) === null) return null;
+  const { name, shape, dtype, bytes } = model.tensor(value, rows);
+  return { value, name, shape: `${shape.join("×") || "scalar"} ${dtype}`, bytes };
+}
+
+/** "h.2: add_7 (1×128×768 float32)". */
+export const tensorWords = ({ name, shape }) => (shape ? `${name} (${shape})` : name);
+
+/** What to call a value that many stages read: "mask", "rotary_emb", or an input's name. */
+export function briefName({ value, name, shape }) {
+  if (value < 0) return name;
+  const [place, made] = name.split(": ");
+  if (shape.endsWith(" bool")) return "mask";
+  const module = place.slice(place.lastIndexOf(".") + 1);
+  return /rotary|rope|mask|position|encoder/.test(module) ? module : (made ?? name);
+}
