@@ -24,16 +24,22 @@ STARTS = [block.start for block in GRAPH.blocks]
 def check_numbers(page: Page, graph: Graph) -> None:
     """Everything the page shows of its split is what the plan says; what crosses, for one of 8 micro-batches."""
     plan = Plan(graph, cuts_of(page))
-    crossing = graph.live_bytes_for(rows_of(graph.batch_size, 8))
+    rows = rows_of(graph.batch_size, 8)
+    crossing, activations = graph.live_bytes_for(rows), graph.memory_bytes_for(rows)
+    held = [
+        stage.param_bytes + stage.buffer_bytes + graph.cache_bytes_between(start, stop, graph.batch_size)
+        + int(activations[start:stop].max())
+        for stage, (start, stop) in zip(plan.stages, plan.bounds, strict=True)
+    ]  # fmt: skip
     assert texts(page, ".pl-box-params") == [format_count(stage.num_params) for stage in plan.stages]
-    assert texts(page, ".pl-box-bytes") == [format_bytes(stage.param_bytes) for stage in plan.stages]
+    assert texts(page, ".pl-box-bytes") == [format_bytes(num_bytes) for num_bytes in held]
     arrows = [text for text in texts(page, ".pl-arrow-labels text") if text != "input"]
     assert arrows == [format_bytes(crossing[cut]) for cut in plan.cuts]
     assert verdict_of(page).startswith(plan.verdict)
     labels = [handle.get_attribute("aria-valuetext") for handle in handles(page).all()]
     assert labels == [boundary.label for boundary in plan.boundaries]
-    sent = page.evaluate("() => [...document.querySelectorAll('.pl-box')].map((box) => box.title)")
-    assert [title.partition(": ")[0] for title in sent] == [f"Stage {stage.index}" for stage in plan.stages]
+    said = [box.get_attribute("aria-label") or "" for box in page.locator(".pl-box").all()]
+    assert [label.partition(": ")[0] for label in said] == [f"Stage {stage.index}" for stage in plan.stages]
 
 
 def test_it_shows_the_plan(open_page) -> None:

@@ -19,7 +19,7 @@ export class StageBoxes {
     this.labels = svg("g", { class: "pl-arrow-labels" });
     this.lines.append(this.curtains, this.arrows, this.heads, this.labels);
     this.boxes = el("div", { class: "pl-boxes", role: "list", "aria-label": "Stages" });
-    this.node = el("div", { class: "pl-stages" }, this.lines, this.boxes);
+    this.node = el("div", { class: "pl-stages" }, this.lines, this.boxes, view.card.node);
   }
 
   layout(width) {
@@ -32,6 +32,8 @@ export class StageBoxes {
     this.top = rows === 1 ? 22 : 20;
     this.step = this.boxHeight + 14;
     this.height = this.top + (rows - 1) * this.step + this.boxHeight;
+    if (this.firstArrow !== rows) this.labels.replaceChildren();
+    this.firstArrow = rows;
     set(this.lines, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` });
     this.node.style.height = `${this.height}px`;
     this.node.classList.toggle("pl-narrow", narrow);
@@ -51,6 +53,13 @@ export class StageBoxes {
     const node = el("div", { class: "pl-box", role: "listitem", tabindex: "0", ...OWN_KEYS }, ...parts);
     this.view.card.tellOf(node, "stage", index);
     return node;
+  }
+
+  /** The bytes on an arrow; those of a cut tell its story. */
+  makeLabel(cut) {
+    const label = svg("text");
+    if (cut >= 0) this.view.card.tellUnder(label, "cut", cut);
+    return label;
   }
 
   /** Top left corners of the boxes. */
@@ -117,7 +126,7 @@ export class StageBoxes {
     const wide = needs ? 600 : 400;
     bytes.textContent = held.find((text) => ruler.width(text, needs ? 11 : 12, wide) <= room) ?? held.at(-1);
     badgeNode.textContent = narrow || !badge ? "" : ruler.fit(`+ ${badge}`, 0.55 * room);
-    const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 16 : 0);
+    const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 20 : 0);
     // Of a long path the number says most.
     const written = ruler.width(labels) <= left ? labels : model.labels(stage, lastPart);
     holds.textContent = narrow ? "" : ruler.fit(written, left);
@@ -175,7 +184,7 @@ export class StageBoxes {
     const first = rows === 1 ? 1 : 0;
     const lines = [];
     const heads = [];
-    const labels = keep(this.labels, corners.length - first, () => svg("text"));
+    const labels = keep(this.labels, corners.length - first, (at) => this.makeLabel(at + first - 1));
     for (let index = first; index < corners.length; index++) {
       const [x, y] = corners[index];
       const start = index && corners[index - 1][1] === y ? corners[index - 1][0] + box : x - gap;

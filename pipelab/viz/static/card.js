@@ -19,23 +19,31 @@ export class Card {
     document.addEventListener("pointerdown", outside, { signal });
   }
 
-  /** Tell of a stage or a cut while the mouse or the focus is on this element; a click or Enter keeps it open. */
+  /** Tell of a stage or a cut while the mouse is on this element; a click keeps it open. */
+  tellUnder(node, kind, index) {
+    const on = (event, listener) => node.addEventListener(event, listener, { signal: this.view.listening.signal });
+    on("pointerenter", () => !this.view.drag && this.view.show(kind, index));
+    on("pointerleave", () => !this.view.drag && document.activeElement !== node && this.view.show(null));
+    on("click", () => this.keep(kind, index));
+  }
+
+  /** The same for an element that takes the focus; Enter keeps it open. */
   tellOf(node, kind, index) {
     const { view } = this;
+    this.tellUnder(node, kind, index);
     const on = (event, listener) => node.addEventListener(event, listener, { signal: view.listening.signal });
-    on("pointerenter", () => view.show(kind, index));
-    on("pointerleave", () => document.activeElement !== node && view.show(null));
     on("focus", () => {
       view.show(kind, index);
       if (view.byKeys) this.tell(view.shown);
     });
     on("blur", () => view.show(null));
-    on("click", () => this.keep(kind, index));
     on("keydown", (event) => {
-      if (event.key !== "Enter") return;
+      const { key } = event;
+      if (!(key === "Enter" || (key === "Escape" && this.told))) return;
       event.preventDefault();
       event.stopPropagation();
-      this.keep(kind, index);
+      if (key === "Enter") this.keep(kind, index);
+      else this.close();
     });
   }
 
@@ -49,7 +57,7 @@ export class Card {
   follow() {
     const { shown } = this.view;
     clearTimeout(this.timer);
-    if (this.kept) return;
+    if (this.kept || this.view.drag) return;
     const wait = !shown ? DELAY_MS.leave : this.told ? DELAY_MS.next : (DELAY_MS[shown.kind] ?? 0);
     this.timer = setTimeout(() => this.tell(this.view.shown), wait);
   }
@@ -88,11 +96,11 @@ export class Card {
 
   write({ title, facts, tables }) {
     const list = el("dl", {}, ...facts.flatMap(([term, text]) => [el("dt", { text: term }), el("dd", { text })]));
-    const drawn = tables.map(([caption, rows]) => {
-      const lines = rows.map((cells) => el("tr", {}, ...cells.map((text) => el("td", { text }))));
-      return el("table", {}, el("caption", { text: caption }), el("tbody", {}, ...lines));
+    const groups = tables.map(([heading, rows]) => {
+      const head = el("tr", {}, el("th", { text: heading, colspan: "4", scope: "rowgroup" }));
+      return el("tbody", {}, head, ...rows.map((cells) => el("tr", {}, ...cells.map((text) => el("td", { text })))));
     });
-    this.node.replaceChildren(el("strong", { text: title }), ...(facts.length ? [list] : []), ...drawn);
+    this.node.replaceChildren(el("strong", { text: title }), ...(facts.length ? [list] : []), el("table", {}, ...groups));
   }
 
   /** Under the box, or between the two boxes of a cut, within the widget. */

@@ -10,6 +10,7 @@ import { LEVELS, Model } from "./model.js";
 import { Costs } from "./costs.js";
 import { Ruler, button, el } from "./dom.js";
 import { Arcs } from "./arcs.js";
+import { Card } from "./card.js";
 import { Controls, Hint } from "./controls.js";
 import { Dividers } from "./dividers.js";
 import { Help, Menu } from "./menu.js";
@@ -92,13 +93,14 @@ class View {
     this.verdict = new Verdict(this);
     this.hint = new Hint(this);
     this.ribbon = new Ribbon(this);
+    this.card = new Card(this);
     this.boxes = new StageBoxes(this);
     this.arcs = new Arcs(this);
     this.timeline = new TimelinePane(this);
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
     this.rests = el("div", { class: "pl-rests" });
-    this.panes = [this.ribbon, this.boxes, this.arcs, this.timeline, this.controls, this.hint, this.menu, this.verdict];
+    this.panes = [this.ribbon, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
     const title = el("div", { class: "pl-title" }, name, el("span", { class: "pl-about", text: data.about }), el("span", { class: "pl-icons" }, ...icons));
@@ -253,6 +255,7 @@ class View {
   show(kind, index) {
     this.shown = kind && { kind, index };
     this.ribbon.showTip(kind === "cut" ? index : null);
+    this.card.follow();
   }
 
   showReport(index) {

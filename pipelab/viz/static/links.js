@@ -3,12 +3,9 @@
 import { firstAtLeast, formatBytes } from "./numbers.js";
 import { briefName, tensorOf } from "./values.js";
 
-// A value that so many stages make or read is told on their boxes: an arc for each would hide the others.
-const BROADCAST = 3;
-
 /**
  * Weights and values that join stages which are not neighbours: tied weights and values relayed by a stage as `arcs`,
- * the largest first; values that three stages or more know as `broadcasts`.
+ * the largest first; as `broadcasts` the values that several later stages read, told on their boxes instead.
  */
 export function links(model, cuts, stages, rows) {
   const found = new Map();
@@ -29,7 +26,9 @@ export function links(model, cuts, stages, rows) {
     const tensor = tensorOf(model, index, rows);
     const from = stagesOf(stages, [Math.max(tensor.value, 0)])[0];
     const readers = stagesOf(stages, model.flow.readers(tensor.value)).filter((stage) => stage > from);
-    if (readers.length + 1 >= BROADCAST) broadcasts.push({ ...tensor, brief: briefName(tensor), from, readers });
+    // Read by the next stage and a distant one it is a skip all the same.
+    const relayed = last + 1 - from > readers.length;
+    if (readers.length > (relayed ? 2 : 1)) broadcasts.push({ ...tensor, brief: briefName(tensor), from, readers });
     else add("skip", [first, last + 1], `${tensor.name} (${tensor.shape})`, tensor.bytes);
   }
   return { arcs: [...found.values()].sort((a, b) => b.bytes - a.bytes), broadcasts };
