@@ -26,7 +26,6 @@ def flow_state(graph: Graph) -> dict[str, Any]:
         "kind": made,
         "inputs": inputs,
         "outputs": list(graph.outputs),
-        "caches": list(graph.caches),
         "apart": [op for op, node in enumerate(graph.ops) if op and op - 1 not in node.args],
         "sources": [source for source, _ in other],
         "targets": [target for _, target in other],

@@ -5,7 +5,7 @@ import { formatBytes } from "./numbers.js";
 import { linkText } from "./links.js";
 
 const LANE_HEIGHT = 20;
-const MAX_LANES = 3;
+const MAX_ARCS = 3;
 
 export class Arcs {
   constructor(view) {
@@ -20,7 +20,7 @@ export class Arcs {
   paint() {
     const { width } = this.view;
     const { grid, placed: corners, links: { arcs, broadcasts } } = this.view.boxes;
-    const shown = arcs.slice(0, arcs.length > MAX_LANES ? MAX_LANES - 1 : MAX_LANES);
+    const shown = arcs.slice(0, arcs.length > MAX_ARCS ? MAX_ARCS - 1 : MAX_ARCS);
     const drawn = grid.rows === 1;
     const texts = [
       ...(drawn ? [] : shown.map((link) => `${linkText(link)} (stages ${listed(link.ends)})`)),

@@ -7,7 +7,7 @@ import { briefName, tensorOf, tensorWords } from "./values.js";
 import { listenToZoom, zoomedTo } from "./zoom.js";
 
 const NODE = { top: 18, height: 24, step: 34, room: 46 };
-const WIDTHS = [1, 2, 3.5];
+const STROKES = [1, 2, 3.5];
 const HINT = "Double-click or Enter opens a node, Backspace closes it; ← → go from node to node.";
 
 export class GraphPane {
@@ -20,7 +20,7 @@ export class GraphPane {
     this.nodes = svg("g");
     this.cuts = svg("path", { class: "pl-graph-cuts" });
     this.picture.append(this.edges, this.lit, this.cuts, this.nodes);
-    for (const parent of [this.edges, this.lit]) keep(parent, WIDTHS.length, (i) => svg("path", { "stroke-width": WIDTHS[i] }));
+    for (const parent of [this.edges, this.lit]) keep(parent, STROKES.length, (i) => svg("path", { "stroke-width": STROKES[i] }));
     this.sight = el("div", { class: "pl-graph-sight", role: "application", tabindex: "0", "aria-label": "Graph", ...OWN_KEYS }, this.picture);
     this.story = el("div", { class: "pl-graph-story", "aria-live": "polite" });
     this.node = el("div", { class: "pl-graph", hidden: true }, this.sight, this.story);

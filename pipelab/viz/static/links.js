@@ -1,7 +1,7 @@
 // What joins stages that are not neighbours: tied weights, skip connections, and values that many stages read.
 
 import { firstAtLeast, formatBytes } from "./numbers.js";
-import { briefName, tensorOf } from "./values.js";
+import { briefName, tensorOf, tensorWords } from "./values.js";
 
 /**
  * Weights and values that join stages which are not neighbours: tied weights and values relayed by a stage as `arcs`,
@@ -21,15 +21,15 @@ export function links(model, cuts, stages, rows) {
     const ends = stagesOf(stages, uses);
     if (ends.length > 1) add("tied", ends, label, bytes);
   }
-  for (const [index, { first, last }] of crossings(model, cuts)) {
+  for (const [value, { first, last }] of crossings(model, cuts)) {
     if (last === first) continue;
-    const tensor = tensorOf(model, index, rows);
-    const from = stagesOf(stages, [Math.max(tensor.value, 0)])[0];
-    const readers = stagesOf(stages, model.flow.readers(tensor.value)).filter((stage) => stage > from);
+    const tensor = tensorOf(model, value, rows);
+    const from = stagesOf(stages, [Math.max(value, 0)])[0];
+    const readers = stagesOf(stages, model.flow.readers(value)).filter((stage) => stage > from);
     // Read by the next stage and a distant one it is a skip all the same.
     const relayed = last + 1 - from > readers.length;
     if (readers.length > (relayed ? 2 : 1)) broadcasts.push({ ...tensor, brief: briefName(tensor), from, readers });
-    else add("skip", [first, last + 1], `${tensor.name} (${tensor.shape})`, tensor.bytes);
+    else add("skip", [first, last + 1], tensorWords(tensor), tensor.bytes);
   }
   return { arcs: [...found.values()].sort((a, b) => b.bytes - a.bytes), broadcasts };
 }
@@ -38,10 +38,10 @@ export function links(model, cuts, stages, rows) {
 function crossings(model, cuts) {
   const found = new Map();
   for (const [index, cut] of cuts.entries()) {
-    for (const tensor of model.cut(cut).alive) {
-      const crossing = found.get(tensor);
+    for (const value of model.cut(cut).alive) {
+      const crossing = found.get(value);
       if (crossing) crossing.last = index;
-      else found.set(tensor, { first: index, last: index });
+      else found.set(value, { first: index, last: index });
     }
   }
   return found;

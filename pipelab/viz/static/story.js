@@ -2,7 +2,7 @@
 
 import { formatBytes, formatCount, formatNeed, formatSeconds, percent, plural } from "./numbers.js";
 import { dearest } from "./costs.js";
-import { tensorOf, valueTensor } from "./values.js";
+import { tensorOf } from "./values.js";
 
 const MOST_ROWS = 6;
 
@@ -10,11 +10,10 @@ const MOST_ROWS = 6;
 export function stageStory({ costs, model, stages }, index) {
   const stage = stages[index];
   const { flow } = model;
-  const enters = stage.start ? model.cut(stage.start).alive.map((tensor) => tensorOf(model, tensor, costs.rows)) : inputsOf(model, costs.rows);
   const last = stage.stop === model.numOps;
-  const leaves = last
-    ? flow.state.outputs.map((value) => valueTensor(model, value, costs.rows))
-    : model.cut(stage.stop).alive.map((tensor) => tensorOf(model, tensor, costs.rows));
+  const tensors = (values) => values.map((value) => tensorOf(model, value, costs.rows)).filter(Boolean);
+  const enters = tensors(stage.start ? model.cut(stage.start).alive : inputsOf(model));
+  const leaves = tensors(last ? flow.state.outputs : model.cut(stage.stop).alive);
   const passes = ({ value }) => (flow.reads(stage.start, stage.stop, value) ? "" : "passes through");
   const facts = [
     ["Holds", model.labels(stage)],
@@ -24,8 +23,8 @@ export function stageStory({ costs, model, stages }, index) {
     ...(costs.timed ? [["Time", timeText(costs, stages, stage)], ["Device", costs.device]] : []),
   ];
   const tables = [
-    [`${stage.start ? "Receives" : "Reads"} ${sumText(enters)}`, rowsOf(enters, passes)],
-    [`${last ? "Returns" : "Sends"} ${sumText(leaves)}`, rowsOf(leaves, ({ value }) => (value < stage.start && !last ? "passes through" : ""))],
+    [`${stage.start ? "Receives" : "Reads"} ${sumText(enters)}`, tensorRows(enters, passes)],
+    [`${last ? "Returns" : "Sends"} ${sumText(leaves)}`, tensorRows(leaves, ({ value }) => (value < stage.start && !last ? "passes through" : ""))],
   ];
   return { title: `Stage ${index}`, facts, tables };
 }
@@ -33,27 +32,27 @@ export function stageStory({ costs, model, stages }, index) {
 /** The same of a cut. */
 export function cutStory({ costs, model, stages, cuts }, index) {
   const { label, alive } = model.cut(cuts[index]);
-  const tensors = alive.map((tensor) => tensorOf(model, tensor, costs.rows));
+  const tensors = alive.map((value) => tensorOf(model, value, costs.rows));
   const readBy = ({ value }) => {
     const readers = stages.filter(({ start, stop, index: stage }) => stage > index && model.flow.reads(start, stop, value));
     return readers.length ? `for ${readers.length > 1 ? "stages" : "stage"} ${readers.map((stage) => stage.index).join(", ")}` : "an output";
   };
   const facts = costs.timed ? [["Time", `${formatSeconds(costs.transfer(cuts[index]))} to send`]] : [];
-  return { title: `Split ${index + 1}, ${label}`, facts, tables: [[`Crosses: ${sumText(tensors)}`, rowsOf(tensors, readBy)]] };
+  return { title: `Split ${index + 1}, ${label}`, facts, tables: [[`Crosses: ${sumText(tensors)}`, tensorRows(tensors, readBy)]] };
 }
 
-const inputsOf = ({ data, flow }, rows) =>
+/** The inputs that a call brings and some op reads. */
+const inputsOf = ({ data, flow }) =>
   flow.state.inputs
     .map((_, k) => -1 - k)
-    .filter((value) => flow.readers(value).length && !flow.state.caches.includes(value))
-    .map((value) => valueTensor({ data, flow }, value, rows));
+    .filter((value) => flow.readers(value).length && !data.caches.includes(value));
 
 function sumText(tensors) {
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   return `${plural(tensors.length, "tensor")}, ${formatBytes(bytes)} per micro-batch`;
 }
 
-function rowsOf(tensors, note) {
+function tensorRows(tensors, note) {
   const sorted = [...tensors].sort((a, b) => b.bytes - a.bytes);
   const shown = sorted.slice(0, sorted.length > MOST_ROWS ? MOST_ROWS - 1 : MOST_ROWS);
   const rows = shown.map((tensor) => [tensor.name, tensor.shape, formatBytes(tensor.bytes), note(tensor)]);
