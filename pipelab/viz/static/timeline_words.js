@@ -24,20 +24,20 @@ export function measuredWords(report, predicted_s) {
 const AS_PREDICTED = 0.05;
 const NOTABLE = 0.1;
 
-/** The rank whose computing differs most from what was predicted, else that ranks wait more, or nothing does. */
+/** The rank whose computing differs most from what was predicted, else that ranks wait more or less. */
 function whereItDiffers({ rows, predicted }, above) {
   const computed = (events) => events.filter(([kind]) => isWork(kind)).reduce((sum, event) => sum + event[4] - event[3], 0);
   const far = rows.map((events, rank) => {
     const wanted = (predicted?.rows[rank] ?? []).reduce((sum, [from, to]) => sum + to - from, 0);
     return { rank, above: wanted ? computed(events) / wanted - 1 : 0 };
   });
+  if (Math.abs(above) < AS_PREDICTED) return "as predicted";
   const { rank, above: most } = far.reduce((a, b) => (Math.abs(b.above) > Math.abs(a.above) ? b : a), { above: 0 });
   if (Math.abs(most) >= NOTABLE) {
     const all = far.every((one) => Math.sign(one.above) === Math.sign(most) && Math.abs(one.above) >= NOTABLE);
     const who = rows.length === 1 ? "it computes" : all ? `all ranks compute, rank ${rank} most,` : `rank ${rank} computes`;
     return `${who} ${idleText(Math.abs(most))} ${most > 0 ? "longer" : "shorter"} than predicted`;
   }
-  if (Math.abs(above) < AS_PREDICTED) return "as predicted";
   return above > 0 ? "ranks wait more than predicted" : "ranks wait less than predicted";
 }
 
@@ -67,22 +67,27 @@ function wayOf(rows, microbatch) {
   });
 }
 
-/** "micro-batch 2: stage 0 from 12 to 20 ms, waits 3 ms, stage 1 …"; stages it passes without waiting are joined. */
+// A longer way is told shorter: stages passed without a wait are joined, and begin where the wait before them ends.
+const SHORT_WAY = 6;
+
+/** "micro-batch 2: stage 0 from 12 to 20 ms, waits 3 ms, stage 1 from 23 to 31 ms". */
 export function stepWords(timeline, microbatch, { unit, end_s }) {
   const text = (time) => inUnit(time, unit, end_s);
   const way = wayOf(timeline.rows, microbatch);
+  const long = way.length > SHORT_WAY;
   const trains = way.some(({ kind }) => kind !== "F");
   const legs = [];
   for (const { kind, stage, from, to, waits } of way) {
     const leg = legs.at(-1);
-    if (leg && leg.kind === kind && Number(text(waits)) === 0 && way.length > 6) Object.assign(leg, { last: stage, to });
+    if (long && leg && leg.kind === kind && !Number(text(waits))) Object.assign(leg, { last: stage, to });
     else legs.push({ kind, first: stage, last: stage, from, to, waits });
   }
-  const parts = legs.map(({ kind, first, last, from, to, waits }) => {
+  const parts = legs.map(({ kind, first, last, from, to, waits }, index) => {
     const pause = Number(text(waits)) ? `waits ${withUnit(text(waits), unit)}, ` : "";
     const who = first === last ? `stage ${first}` : `stages ${first} to ${last}`;
-    const does = trains ? (kind === "F" ? " forward" : " backward") : "";
-    return `${pause}${who}${does} from ${text(from)} to ${withUnit(text(to), unit)}`;
+    const turns = trains && (!long || legs[index - 1]?.kind !== kind);
+    const start = long && index ? "" : ` from ${text(from)}`;
+    return `${pause}${turns ? (kind === "F" ? "forward " : "backward ") : ""}${who}${start} to ${withUnit(text(to), unit)}`;
   });
   return `micro-batch ${microbatch}: ${parts.join(", ")}`;
 }

@@ -7,6 +7,8 @@ export const isWork = (kind) => kind !== "send" && kind !== "recv";
 
 // Lower rows hold no text of 11 px.
 const NUMBERS_FROM = 12;
+// More texts than this are neither read nor painted in time: then every second, fifth or tenth micro-batch is numbered.
+const MOST_NUMBERS = 200;
 const toTenth = (value) => Math.round(value * 10) / 10;
 const boxPath = (x, y, width, height) => `M${toTenth(x)} ${y}h${toTenth(width)}v${height}h${-toTenth(width)}z`;
 
@@ -47,6 +49,8 @@ export class Track {
     this.place = { left, width, end_s, rowHeight, pitch, top, lit, scale: end_s ? width / end_s : 0 };
     this.parts = new Map();
     this.labels = [];
+    const count = timeline.rows.length * (1 + Math.max(0, ...timeline.rows.flat().map((event) => event[2])));
+    this.every = [1, 2, 5, 10, 20, 50].find((every) => count / every <= MOST_NUMBERS) ?? 100;
     const span = timeline.makespan_s * this.place.scale;
     let ground = "";
     for (const [rank, events] of timeline.rows.entries()) {
@@ -86,6 +90,7 @@ export class Track {
   /** The micro-batch's number, behind the letter of its kind where both fit. */
   label(kind, microbatch, middle, y, span, bright) {
     const { ruler } = this;
+    if (microbatch % this.every && !bright) return;
     let text = `${microbatch}`;
     const room = span - 3 - ruler.width(text);
     if (room < 0) return;
@@ -114,19 +119,23 @@ export class Track {
     return path;
   }
 
-  /** Texts are reused: only what changed is set. */
+  /** Texts are reused. A group around each is what moves: moving the text itself would lay it out again. */
   write() {
     const { labels, pool } = this;
-    while (pool.length < labels.length) pool.push({ node: this.numbers.appendChild(svg("text", { "text-anchor": "middle" })) });
+    while (pool.length < labels.length) pool.push(this.makeNumber());
     for (const [index, entry] of pool.entries()) {
-      const [text, look, x, y] = labels[index] ?? ["", "", 0, 0];
+      const [text, look, x, y] = labels[index] ?? ["", entry.look, entry.x, entry.y];
       if (entry.text !== text) entry.node.textContent = entry.text = text;
-      if (!text) continue;
       if (entry.look !== look) set(entry.node, { class: `pl-on-colour ${(entry.look = look)}` });
       if (entry.x === x && entry.y === y) continue;
       [entry.x, entry.y] = [x, y];
-      entry.node.setAttribute("transform", `translate(${x} ${y})`);
+      entry.group.setAttribute("transform", `translate(${x} ${y})`);
     }
+  }
+
+  makeNumber() {
+    const group = this.numbers.appendChild(svg("g"));
+    return { group, node: group.appendChild(svg("text", { "text-anchor": "middle" })), text: "" };
   }
 }
 
