@@ -79,7 +79,7 @@ _LOOK = """([selector, layers]) => {
   if (sideways > 0) say(`the page scrolls sideways by ${sideways} px`);
   return [found.length, [...wrong]];
 }"""
-_LAYERS = ".pl-tip, .pl-card, .pl-menu, [popover], [role=menu], dialog"
+_LAYERS = ".pl-tip, .pl-timeline-tip, .pl-card, .pl-menu, [popover], [role=menu], dialog"
 
 # Contrast of each visible text with what lies under it, as WCAG counts it.
 _CONTRAST = """(exempt) => {

@@ -49,7 +49,6 @@ def test_it_shows_the_plan(open_page) -> None:
     assert texts(page, ".pl-name") == ["GPT2LMHeadModel"]
     assert texts(page, ".pl-about") == ["124 M parameters · batch 8 × 128 · float32"]
     assert texts(page, ".pl-piece text") == [block.label for block in GRAPH.blocks]
-    assert page.locator(".pl-timeline").is_hidden()
 
 
 def test_a_divider_is_dragged(open_page) -> None:

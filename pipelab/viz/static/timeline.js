@@ -28,10 +28,11 @@ export class TimelinePane {
     const { colours, ruler, id } = view;
     this.predicted = new Track({ colours, ruler, id: `${id}-predicted` });
     this.measured = new Track({ colours, ruler, id: `${id}-measured` });
+    this.predicted.node.classList.add("pl-predicted");
     this.measured.node.classList.add("pl-measured");
     this.axis = new TimeAxis(ruler);
     this.names = svg("g");
-    this.idles = svg("g");
+    this.idles = svg("g", { class: "pl-idles" });
     this.cursor = svg("path", { class: "pl-cursor", visibility: "hidden" });
     this.picture = svg("svg", { class: "pl-timeline-svg", role: "img" });
     this.picture.append(this.predicted.node, this.measured.node, this.names, this.idles, this.axis.node, this.cursor);
@@ -44,7 +45,7 @@ export class TimelinePane {
   makeHead() {
     this.title = el("span", { class: "pl-timeline-title" });
     this.key = el("span", { class: "pl-key" });
-    this.result = el("span");
+    this.result = el("span", { class: "pl-timeline-result" });
     this.stale = el("span", { class: "pl-stale" });
     this.runs = el("select", { "aria-label": "Run that is drawn", ...OWN_KEYS });
     this.second = el("div", { class: "pl-timeline-line" }, this.result, this.runs, this.stale);
@@ -91,14 +92,21 @@ export class TimelinePane {
     this.held = 0;
   }
 
+  /** What is drawn as predicted; nothing where nothing takes time. */
+  get prediction() {
+    const { prediction } = this.view;
+    return prediction?.makespan_s ? prediction : null;
+  }
+
   paint() {
-    const { prediction, report } = this.view;
+    const { prediction } = this;
+    const { report } = this.view;
     this.node.hidden = !prediction && !report;
     if (this.node.hidden) return;
     this.paintHead(prediction, report);
     this.measure(prediction, report);
     const { rowHeight, place, scales } = this;
-    const lit = this.view.stepped ?? null;
+    const lit = this.view.stepped;
     set(this.predicted.node, { visibility: prediction ? false : "hidden" });
     set(this.measured.node, { visibility: report ? false : "hidden" });
     if (prediction) this.predicted.draw(prediction, { ...place, rowHeight, end_s: scales.predicted, lit });
@@ -169,7 +177,7 @@ export class TimelinePane {
 
   /** Which run is drawn, where there are several. */
   paintRuns(report) {
-    const reports = this.view.reports ?? [];
+    const { reports } = this.view;
     this.runs.hidden = reports.length < 2;
     const texts = reports.map(({ step_s }, index) => `run ${index + 1} of ${reports.length}: ${formatSeconds(step_s)}`);
     for (const [index, option] of [...keep(this.runs, texts.length, () => el("option"))].entries()) {
@@ -241,7 +249,8 @@ export class TimelinePane {
     const [x, y] = [(clientX - around.left) / zoom, (clientY - around.top) / zoom];
     const rank = Math.floor(y / pitch);
     if (x < left || x > left + width || rank < 0 || rank >= this.ranks) return null;
-    const { prediction, report } = this.view;
+    const { prediction } = this;
+    const { report } = this.view;
     const measured = report && (!prediction || y - rank * pitch > this.rowHeight);
     const timeline = measured ? report : prediction;
     const end_s = measured ? this.scales.measured : this.scales.predicted;
