@@ -3,7 +3,7 @@
 import { OWN_KEYS, button, el, keep, set, svg } from "./dom.js";
 import { formatSeconds, plural } from "./numbers.js";
 import { TimeAxis, timeUnit } from "./axis.js";
-import { Track, eventAt } from "./track.js";
+import { Track, eventAt, isWork } from "./track.js";
 import { eventWords, idleText, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
 
 // The scale holds while what is drawn fills at least this much of it: a better split is seen to be shorter.
@@ -90,6 +90,7 @@ export class TimelinePane {
   layout(width) {
     this.width = width;
     this.held = 0;
+    if (this.view.report) this.paintRuns(this.view.report);
   }
 
   /** What is drawn as predicted; nothing where nothing takes time. */
@@ -103,8 +104,8 @@ export class TimelinePane {
     const { report } = this.view;
     this.node.hidden = !prediction && !report;
     if (this.node.hidden) return;
-    this.paintHead(prediction, report);
     this.measure(prediction, report);
+    this.paintHead(prediction, report);
     const { rowHeight, place, scales } = this;
     const lit = this.view.stepped;
     set(this.predicted.node, { visibility: prediction ? false : "hidden" });
@@ -170,9 +171,9 @@ export class TimelinePane {
     const stale = staleWords(report, view);
     this.node.classList.toggle("pl-faded", Boolean(stale));
     if (this.stale.textContent !== stale) this.stale.textContent = stale;
-    const result = measuredWords(report, report.predicted?.makespan_s);
-    if (this.result.textContent !== result) this.result.textContent = result;
-    this.paintRuns(report);
+    if (this.told === report) return;
+    this.told = report;
+    this.result.textContent = measuredWords(report, report.predicted?.makespan_s);
   }
 
   /** Which run is drawn, where there are several. */
@@ -190,16 +191,15 @@ export class TimelinePane {
   /** A sample of every look that is there. */
   paintKey(prediction, report) {
     const kinds = new Set(["wait"]);
-    for (const [kind] of [...(prediction?.rows ?? []), ...(report?.rows ?? [])].flat()) {
-      kinds.add(kind === "send" || kind === "recv" ? "moving" : kind);
-    }
-    const under = prediction && report;
+    // The first rank does everything that any rank does.
+    for (const [kind] of [...(prediction?.rows[0] ?? []), ...(report?.rows[0] ?? [])]) kinds.add(isWork(kind) ? kind : "moving");
+    const under = prediction && report ? `thin row: measured${this.scales.share ? ", on its own scale" : ""}` : "";
     const key = [...kinds].sort().join() + under;
     if (this.keyed === key) return;
     this.keyed = key;
     const shown = KEY.filter(([kind]) => kinds.has(kind) && !(kind === "F" && kinds.size < 4 && !kinds.has("B")));
     this.key.replaceChildren(...shown.map(([kind, text]) => el("span", {}, this.sample(kind), text)));
-    if (under) this.key.append(el("span", { text: "thin row: measured" }));
+    if (under) this.key.append(el("span", { text: under }));
   }
 
   sample(kind) {

@@ -49,7 +49,7 @@ export class Track {
     this.place = { left, width, end_s, rowHeight, pitch, top, lit, scale: end_s ? width / end_s : 0 };
     this.parts = new Map();
     this.labels = [];
-    const count = timeline.rows.length * (1 + Math.max(0, ...timeline.rows.flat().map((event) => event[2])));
+    const count = timeline.rows.length * (1 + Math.max(0, ...(timeline.rows[0] ?? []).map((event) => event[2])));
     this.every = [1, 2, 5, 10, 20, 50].find((every) => count / every <= MOST_NUMBERS) ?? 100;
     const span = timeline.makespan_s * this.place.scale;
     let ground = "";
