@@ -140,8 +140,9 @@ def test_what_was_measured_lies_under_its_prediction(open_live) -> None:
     above = report.step_s / report.predicted.makespan_s - 1
     (words,) = texts(live.page, ".pl-timeline-result")
     sign = "+" if above >= 0 else "−"
-    difference = f"Measured: step {format_seconds(report.step_s)} ({sign}{per_cent(abs(above))}), idle "
-    assert words.startswith(difference + per_cent(report.bubble_fraction))
+    steps = f"{format_seconds(report.step_s)}, {format_seconds(report.predicted.makespan_s)} predicted for it"
+    difference = f"step {steps} ({sign}{per_cent(abs(above))}), idle {per_cent(report.bubble_fraction)}: "
+    assert words.startswith(f"Measured on this machine: {difference}")
     drawn = {name: live.page.evaluate(DRAWN, f".pl-{name}")["works"] for name in ("predicted", "measured")}
     rows = {name: sorted({(box[2], box[4]) for box in boxes}) for name, boxes in drawn.items()}
     assert len(rows["measured"]) == report.timeline.num_ranks
@@ -302,8 +303,9 @@ def test_a_long_way_joins_stages_passed_without_a_wait(node: Node) -> None:
 )
 def test_the_difference_is_told_in_words(node: Node, slower: float, step_s: float, words: str) -> None:
     rows = [[["F", 0, 0, 0.0, 0.5]], [["F", 1, 0, 0.5, 0.5 + 0.5 * slower]]]
-    report = {"rows": rows, "step_s": step_s, "idle": 0.5, "predicted": {"rows": [[[0.0, 0.5]], [[0.5, 1.0]]]}}
-    told = node.run(WORDS, "measured", report, 1.0).replace("\u00a0", " ")
+    predicted = {"makespan_s": 1.0, "rows": [[[0.0, 0.5]], [[0.5, 1.0]]]}
+    report = {"rows": rows, "step_s": step_s, "idle": 0.5, "predicted": predicted}
+    told = node.run(WORDS, "measured", report).replace("\u00a0", " ")
     assert told == f"Measured: step {format_seconds(step_s)} {words}"
 
 

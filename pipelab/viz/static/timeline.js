@@ -11,7 +11,7 @@ const LEAST_FILLED = 0.6;
 // Beyond this ratio what was measured and what is predicted are of different machines: each has its own scale.
 const COMPARABLE = 4;
 const KEY = [
-  ["F", "forward"], ["B", "backward"], ["I", "gradient of inputs"], ["W", "gradient of weights"],
+  ["F", "forward"], ["B", "backward (B)"], ["I", "gradient of inputs (I)"], ["W", "gradient of weights (W)"],
   ["wait", "waiting"], ["moving", "moving data"],
 ];
 
@@ -171,9 +171,10 @@ export class TimelinePane {
     const stale = staleWords(report, view);
     this.node.classList.toggle("pl-faded", Boolean(stale));
     if (this.stale.textContent !== stale) this.stale.textContent = stale;
-    if (this.told === report) return;
-    this.told = report;
-    this.result.textContent = measuredWords(report, report.predicted?.makespan_s);
+    const apart = this.scales.share && prediction !== null;
+    if (this.told === report && this.toldApart === apart) return;
+    [this.told, this.toldApart] = [report, apart];
+    this.result.textContent = measuredWords(report, apart);
   }
 
   /** Which run is drawn, where there are several. */

@@ -11,13 +11,16 @@ export function predictedWords({ unit, makespan_s, idle }, numMicrobatches) {
   return `${start} idle ${idleText(idle)}, ${plural(numMicrobatches, "micro-batch")}`;
 }
 
-/** How the run went, against what was predicted for it where that was. */
-export function measuredWords(report, predicted_s) {
-  const above = predicted_s ? report.step_s / predicted_s - 1 : null;
-  const sign = above !== null && Math.round(100 * above) < 0 ? "−" : "+";
-  const difference = above === null ? "" : ` (${sign}${idleText(Math.abs(above))})`;
-  const why = above === null ? "" : `: ${whereItDiffers(report, above)}`;
-  return `Measured: step ${formatSeconds(report.step_s)}${difference}, idle ${idleText(report.idle)}${why}`;
+/** How the run went, against what was predicted for it; `apart` is what is drawn above it predicted for something else. */
+export function measuredWords(report, apart = false) {
+  const predicted_s = report.predicted?.makespan_s;
+  const idle = `idle ${idleText(report.idle)}`;
+  const step = `Measured${apart ? " on this machine" : ""}: step ${formatSeconds(report.step_s)}`;
+  if (!predicted_s) return `${step}, ${idle}`;
+  const above = report.step_s / predicted_s - 1;
+  const sign = Math.round(100 * above) < 0 ? "−" : "+";
+  const here = apart ? `, ${formatSeconds(predicted_s)} predicted for it` : "";
+  return `${step}${here} (${sign}${idleText(Math.abs(above))}), ${idle}: ${whereItDiffers(report, above)}`;
 }
 
 // Nobody calls less a difference, in the step or in what a rank computes.
