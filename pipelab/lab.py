@@ -8,20 +8,22 @@ from typing import Any
 
 from pipelab.comparing import policies_of, side_by_side
 from pipelab.comparison import Comparison
+from pipelab.costs import default_microbatches
 from pipelab.errors import Cancelled, InputError, SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike, Measurement
 from pipelab.launch.controller import Pipeline, start
-from pipelab.launch.probing import measure
+from pipelab.launch.probing import probe
 from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.problem import MemoryLimit
 from pipelab.report import Report
 from pipelab.tracing import Trace
 from pipelab.viz.comparison_view import ComparisonView
 from pipelab.viz.explorer import Explorer
+from pipelab.viz.explorer_checks import check_microbatches
 from pipelab.viz.explorer_costs import one_device
 from pipelab.viz.explorer_runs import Progress
-from pipelab.viz.explorer_workloads import opening_plan
+from pipelab.viz.explorer_workloads import Workload, are_of_one_model, opening_plan
 
 # Thirty students with two explorers of four ranks each: processes nobody uses must go.
 IDLE_S = 600.0
@@ -29,7 +31,11 @@ _DECODE = "Planning only: this is one decode step, whose caches have no contents
 
 
 def explore(
-    traced: Trace | Plan, *, num_stages: int = 4, num_microbatches: int | None = None, hardware: HardwareLike = None
+    traced: Trace | Plan | Mapping[str, Trace],
+    *,
+    num_stages: int = 4,
+    num_microbatches: int | None = None,
+    hardware: HardwareLike = None,
 ) -> Explorer:
     """A widget to split a model by hand: drag the split points, then run the stages as processes.
 
@@ -37,17 +43,20 @@ def explore(
     is closed, or with the kernel.
 
     Args:
-        traced: The traced model. A plan opens as it is cut, and cannot be run: it holds no model.
+        traced: The traced model. A plan opens as it is cut, and cannot be run: it holds no model. Several traces of
+            one model by name, such as `{"prefill": ..., "decode": ...}`, share the split: `explorer.workload` says
+            which is shown.
         num_stages: How many stages a trace opens with, of the same number of blocks each.
         num_microbatches: In how many micro-batches Run splits the batch; None is min(batch, 2 x stages).
         hardware: What times rest on: a preset's name, a `Hardware` or a `Measurement`. None is the plan's own, else
             this machine if the model was measured; else there are no times, and sizes are compared.
 
     Returns:
-        An ordinary ipywidget, with `cuts`, `value`, `num_stages`, `num_microbatches`, `hardware`, `plan`, `report`.
+        An ordinary ipywidget, with `cuts`, `value`, `num_stages`, `num_microbatches`, `hardware`, `schedule`, `train`,
+        `workload`, `plan`, `timeline`, `report`, `reports`.
 
     Raises:
-        InputError: The batch cannot be split so, or the hardware is not known.
+        InputError: The batch cannot be split so, the hardware is not known, or the traces are of different models.
 
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8))).eval()
@@ -59,27 +68,48 @@ def explore(
         [272, 816, 544, 544]
         >>> explorer.close()
     """
-    one_device(hardware, traced.graph)
     notice = ""
     if isinstance(traced, Plan):
-        plan, runner, refusal = traced, None, "Planning only: a plan holds no model; explore its trace to run it."
+        refusal = "Planning only: a plan holds no model; explore its trace to run it."
+        plan, workloads = traced, {"": Workload(traced.graph, None, refusal)}
     else:
-        plan, notice = opening_plan(traced.graph, num_stages)
-        refusal = _DECODE if traced.graph.caches else traced.no_weights_reason
-        runner = None if refusal else _Runner(traced)
+        workloads = _workloads(traced if isinstance(traced, Mapping) else {"": traced})
+        first = next(iter(workloads.values())).graph
+        one_device(hardware, first)
+        plan, notice = opening_plan(first, num_stages)
     if hardware is not None:
+        one_device(hardware, plan.graph)
         plan = replace(plan, hardware=hardware)
-    batch_size = max(1, plan.graph.batch_size)
     if num_microbatches is None:
-        num_microbatches = min(batch_size, 2 * plan.num_stages)
-    if not 1 <= num_microbatches <= batch_size:
-        raise InputError(
-            f"A batch of {batch_size} splits into 1 to {batch_size} micro-batches, not into {num_microbatches}."
-        )
-    explorer = Explorer(plan, num_microbatches=num_microbatches, runner=runner, refusal=refusal, notice=notice)
-    if runner is not None:
-        weakref.finalize(explorer, runner.close)
+        num_microbatches = default_microbatches(plan.graph.batch_size, plan.num_stages)
+    check_microbatches(plan.graph, num_microbatches)
+    explorer = Explorer(plan, num_microbatches=num_microbatches, workloads=workloads, notice=notice)
+    for workload in workloads.values():
+        if workload.runner is not None:
+            weakref.finalize(explorer, workload.runner.close)
     return explorer
+
+
+def _workloads(traces: Mapping[str, Trace]) -> dict[str, Workload]:
+    """What an explorer shows, and what runs it."""
+    for name, traced in traces.items():
+        if not isinstance(traced, Trace):
+            raise InputError(f"explore takes what pipelab.trace(...) returned; {name!r} is a {type(traced).__name__}.")
+    if not traces:
+        raise InputError("explore takes at least one trace; it was given none.")
+    graphs = [traced.graph for traced in traces.values()]
+    for graph in graphs[1:]:
+        if not are_of_one_model(graphs[0], graph):
+            raise InputError(
+                f"An explorer shows traces of one model; these are of {graphs[0].model} and {graph.model}, with "
+                "different parameters. Explore them one by one."
+            )
+    return {name: _workload(traced) for name, traced in traces.items()}
+
+
+def _workload(traced: Trace) -> Workload:
+    refusal = _DECODE if traced.graph.caches else traced.no_weights_reason
+    return Workload(traced.graph, None if refusal else _Runner(traced), refusal)
 
 
 def compare(
@@ -153,10 +183,18 @@ class _Runner:
                 self._start_idling()
 
     def measure(self, num_stages: int, progress: Progress) -> Measurement:
-        """Measure the model on this machine."""
+        """Measure the model on this machine, on processes of its own."""
         with self._busy:
             try:
-                return measure(self._traced, num_stages=num_stages)
+                return probe(
+                    self._traced,
+                    num_stages=num_stages,
+                    cancelled=self._cancelled.is_set,
+                    check=self._check,
+                    progress=lambda done, total: progress("Measuring this machine…", done / total),
+                )
+            except Cancelled as error:
+                raise Cancelled("The measurement was cancelled.") from error
             finally:
                 self._cancelled.clear()
 

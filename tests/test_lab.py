@@ -1,5 +1,8 @@
 """`explore` with real ranks: when they start, when they stay, when they go."""
 
+from collections.abc import Callable
+from queue import Queue
+
 import psutil
 import pytest
 import torch
@@ -7,7 +10,8 @@ from torch import nn
 
 import pipelab
 from pipelab import lab
-from pipelab.errors import Cancelled, InputError, LaunchError
+from pipelab.errors import Cancelled, InputError, LaunchError, StageError
+from pipelab.hardware import Measurement
 from pipelab.tracing import Trace
 from pipelab.viz.explorer import Explorer
 
@@ -144,8 +148,8 @@ def test_a_decode_step_is_planned_and_not_run() -> None:
     )
     traced = pipelab.trace_pretrained(config, batch_size=4, cache_len=8)
     explorer = pipelab.explore(traced, num_stages=2, hardware="t4-16gb")
-    caches = [size for _, size in explorer._costs["held"]]
-    assert sum(caches) >= sum(stage.cache_bytes for stage in explorer.plan.stages) / 4 > 0  # of one row in four
+    caches = [size for _, size in explorer._costs["caches"]]
+    assert sum(caches) == sum(stage.cache_bytes for stage in explorer.plan.stages) > 0
     with pytest.raises(LaunchError, match="Planning only: this is one decode step"):
         explorer.run()
 
@@ -160,3 +164,88 @@ def test_a_measured_model_opens_with_this_machines_times_and_predicts_the_run() 
     assert explorer._report_state is not None
     assert explorer._report_state["predicted"]["makespan_s"] == report.predicted.makespan_s
     explorer.close()
+
+
+def test_a_failing_model_is_told_with_its_stage_and_module_and_runs_again() -> None:
+    index = torch.arange(8)
+    traced = pipelab.trace(nn.Sequential(nn.Identity(), nn.Embedding(8, 4), nn.Linear(4, 4)).eval(), index)
+    explorer = pipelab.explore(traced, num_stages=2)
+    cuts = explorer.cuts
+    index[3] = 99
+    with pytest.raises(StageError):
+        explorer.run()
+    state = explorer._run_state
+    assert state["phase"] == "failed"
+    assert state["text"].startswith("Stage 0 (rank 0) raised IndexError in 1 (aten.embedding.default): ")
+    assert "Traceback of rank 0" in state["details"]
+    assert (explorer.cuts, explorer.reports) == (cuts, [])
+    index[3] = 3
+    assert explorer.run() is explorer.report
+    explorer.close()
+
+
+def test_measuring_gives_times_and_can_be_cancelled(traced: Trace) -> None:
+    mine = pipelab.trace(nn.Sequential(*(nn.Linear(16, 16) for _ in range(2))).eval(), torch.randn(1, 16))
+    explorer = pipelab.explore(mine, num_stages=2)
+    assert {"name": "this machine", "text": "this machine: measure it"} in explorer._hardwares
+    ends = watched(explorer)
+    explorer.observe(cancelling(explorer), "_run_state")
+    explorer._hear(explorer, {"type": "measure"}, [])
+    assert ends.get(timeout=60) == "The measurement was cancelled."
+    explorer.unobserve_all("_run_state")
+    ends = watched(explorer)
+    explorer.set_state({"_hardware": "this machine"})
+    assert ends.get(timeout=60).startswith("Times are now those of this machine")
+    assert isinstance(explorer.hardware, Measurement)
+    assert explorer.timeline is not None
+    explorer.close()
+
+
+def watched(explorer: Explorer) -> Queue[str]:
+    """What was said of the ends of what went on in the background."""
+    ends: Queue[str] = Queue()
+    explorer.observe(
+        lambda change: ends.put(change["new"]["text"]) if change["new"]["phase"] != "running" else None, "_run_state"
+    )
+    return ends
+
+
+def cancelling(explorer: Explorer) -> Callable[[dict[str, dict[str, str]]], None]:
+    """Cancels as soon as this machine is measured."""
+
+    def cancel(change: dict[str, dict[str, str]]) -> None:
+        if change["new"]["text"].startswith("Measuring"):
+            explorer._hear(explorer, {"type": "cancel"}, [])
+
+    return cancel
+
+
+def test_traces_of_one_model_share_the_split() -> None:
+    config = pytest.importorskip("transformers").GPT2Config(
+        n_layer=4, n_embd=32, n_head=2, vocab_size=50, bos_token_id=0, eos_token_id=0
+    )
+    prefill = pipelab.trace_pretrained(config, batch_size=4)
+    decode = pipelab.trace_pretrained(config, batch_size=2, cache_len=8)
+    explorer = pipelab.explore({"prefill": prefill, "decode": decode}, num_stages=3, hardware="t4-16gb")
+    explorer.num_microbatches = 4
+    names = explorer.plan.split_points
+    explorer.workload = "decode"
+    assert explorer.plan.graph is decode.graph
+    assert explorer.plan.split_points == names
+    assert (explorer.num_microbatches, explorer.hardware, explorer._workload) == (2, "t4-16gb", "decode")
+    assert explorer._data["num_ops"] == len(decode.graph.ops)
+    assert len(explorer._costs["flops_before"]) == len(decode.graph.ops) + 1
+    with pytest.raises(LaunchError, match="one decode step"):
+        explorer.run()
+    explorer.set_state({"_workload": "prefill"})
+    assert (explorer.workload, explorer.plan.split_points) == ("prefill", names)
+
+
+def test_traces_of_different_models_are_refused(traced: Trace) -> None:
+    other = pipelab.trace(nn.Sequential(*(nn.Linear(8, 8) for _ in range(6))).eval(), torch.zeros(8, 8))
+    with pytest.raises(InputError, match="traces of one model"):
+        pipelab.explore({"a": traced, "b": other})
+    with pytest.raises(InputError, match="at least one trace"):
+        pipelab.explore({})
+    with pytest.raises(InputError, match="'a' is a int"):
+        pipelab.explore({"a": 1})  # type: ignore[dict-item]

@@ -13,7 +13,8 @@ def explain(job: Job, failure: RankDied | RankRaised | RankStalled, stall_s: flo
     rank = failure.rank
     if isinstance(failure, RankRaised):
         failed = failure.failed
-        text = f"{_subject(rank)} failed{_where(job, rank, failed.op)}: {failed.error}"
+        kind, _, message = failed.error.partition(": ")
+        text = f"{_subject(rank)} raised {kind}{_where(job, rank, failed.op)}: {message}"
         return StageError(
             f"{text}\n\nTraceback of rank {rank}:\n{failed.traceback}",
             rank=rank,
@@ -29,11 +30,11 @@ def explain(job: Job, failure: RankDied | RankRaised | RankStalled, stall_s: flo
 
 
 def _subject(rank: int) -> str:
-    return f"Rank {rank} (stage {rank})"
+    return f"Stage {rank} (rank {rank})"
 
 
 def _where(job: Job, rank: int, op: int | None) -> str:
     row = job.row(rank, op)
     if row is None:
         return ""
-    return f" in {row.target} of module {row.module!r}" if row.module else f" in {row.target}"
+    return f" in {row.module} ({row.target})" if row.module else f" in {row.target}"

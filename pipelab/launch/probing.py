@@ -70,6 +70,38 @@ def measure(
         >>> pipelab.measure(traced, device="cpu", microbatch_sizes=(2, 4)).rows
         (2, 4, 8)
     """
+    with HeldInterrupts() as held, announce("measuring this machine"):
+        return probe(
+            traced,
+            device=device,
+            microbatch_sizes=microbatch_sizes,
+            num_stages=num_stages,
+            cancelled=lambda: held.pending,
+            check=held.check,
+        )
+
+
+def probe(
+    traced: Trace,
+    *,
+    device: str = "auto",
+    microbatch_sizes: Sequence[int] | None = None,
+    num_stages: int = 4,
+    cancelled: Callable[[], bool],
+    check: Callable[[], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measurement:
+    """`measure` for who can be told to stop.
+
+    Args:
+        traced: The model.
+        device: As for `start`.
+        microbatch_sizes: As for `measure`.
+        num_stages: As for `measure`.
+        cancelled: Whether to stop.
+        check: Called between two parts; raises in order to stop.
+        progress: Takes how many parts are done, of how many.
+    """
     if not isinstance(traced, Trace):
         raise InputError(f"measure takes what pipelab.trace(model, ...) returned; it is a {type(traced).__name__}.")
     check_device(device)
@@ -77,18 +109,23 @@ def measure(
     sizes = _sizes(traced, microbatch_sizes)
     devices = choose(device, num_stages)
     parallel = _parallel(devices, num_stages)
+    together = parallel or 1
     tables = {rows: whole_table(traced, rows) for rows in sizes}
+    asked = [(rows, count) for count in dict.fromkeys((1, together)) for rows in sizes]
+    op_s: dict[tuple[int, int], FloatArray] = {}
     with ExitStack() as stack:
-        held = stack.enter_context(HeldInterrupts())
-        stack.enter_context(announce(f"measuring {plural(len(traced.graph.ops), 'op')} at {sizes} rows"))
         weights = Weights(traced.weights())
         stack.callback(weights.close)
-        bench = _Bench(traced, weights, devices, Patience(lambda: held.pending, _STALL_S), held.check)
+        bench = _Bench(traced, weights, devices, Patience(cancelled, _STALL_S), check)
         stack.callback(bench.close)
-        alone = np.array([bench.op_times_s(tables[rows], 1) for rows in sizes])
-        together = parallel or 1
-        loaded = np.array([bench.op_times_s(tables[rows], together) for rows in sizes]) if together > 1 else alone
+        for done, (rows, count) in enumerate(asked):
+            check()
+            progress(done, len(asked) + 1)
+            op_s[rows, count] = bench.op_times_s(tables[rows], count)
+        check()
+        progress(len(asked), len(asked) + 1)
         latency_s, bytes_per_s, microbatch_s = bench.link()
+    alone, loaded = (np.array([op_s[rows, count] for rows in sizes]) for count in (1, together))
     measurement = Measurement(
         name=_name(devices),
         num_ops=len(traced.graph.ops),

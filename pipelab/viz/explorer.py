@@ -4,7 +4,6 @@ Python holds the traits and checks them; `static/explorer.js` draws, and compute
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import traitlets
 
 from pipelab.events import Timeline
 from pipelab.graph import Graph
-from pipelab.hardware import Device, HardwareLike, Measurement, measurement_of
+from pipelab.hardware import Device, HardwareLike, measurement_of
 from pipelab.plan import Plan
 from pipelab.policies import uniform
 from pipelab.report import Report
@@ -25,32 +24,18 @@ from pipelab.viz.explorer_costs import one_device
 from pipelab.viz.explorer_files import file_named, still_picture
 from pipelab.viz.explorer_hardware import THIS_MACHINE, hardware_choices, hardware_name, hardware_named, remembered
 from pipelab.viz.explorer_optima import costs_and_optima, policy_of
-from pipelab.viz.explorer_runs import Progress, Runner, Work, ranks_of, report_row
-from pipelab.viz.explorer_state import report_state
-from pipelab.viz.explorer_workloads import Workload, carried
-from pipelab.viz.html_export import html_page
+from pipelab.viz.explorer_runs import Runner, Work, ranks_of
+from pipelab.viz.explorer_tasks import measured_by, run_by, show_report, show_workload
+from pipelab.viz.explorer_workloads import Workload
 from pipelab.viz.modules import module, stylesheet
 from pipelab.viz.palette import STAGE_COLOURS
 from pipelab.viz.still import StillWidget
 
 _MODULE = module("explorer.js")
 _STYLES = stylesheet(
-    "base.css",
-    "verdict.css",
-    "ribbon.css",
-    "boxes.css",
-    "card.css",
-    "graph.css",
-    "timeline.css",
-    "controls.css",
-    "menu.css",
-    "access.css",
-)
-_PAGE_TRAITS = (
-    "cuts", "value", "num_stages", "num_microbatches", "schedule", "train", "num_ranks", "_hardware", "_hardwares",
-    "_workload", "_workloads", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
+    "base.css", "verdict.css", "ribbon.css", "boxes.css", "card.css", "graph.css", "timeline.css", "controls.css",
+    "menu.css", "access.css",
 )  # fmt: skip
-PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
 
 class Explorer(StillWidget):
@@ -107,7 +92,7 @@ class Explorer(StillWidget):
         plan: Plan,
         *,
         num_microbatches: int,
-        runner: Runner | None,
+        runner: Runner | None = None,
         refusal: str = "",
         notice: str = "",
         workloads: Mapping[str, Workload] | None = None,
@@ -208,7 +193,7 @@ class Explorer(StillWidget):
         Raises:
             LaunchError: Run is off, or a run is under way.
         """
-        return self._work.now(self._runner, self._run_refusal, self._run_plan)
+        return self._work.now(self._runner, self._run_refusal, run_by(self))
 
     def save(self, path: str | Path) -> None:
         """Write what is shown: as a page to drag in any browser without Python and network, or as a picture.
@@ -340,79 +325,27 @@ class Explorer(StillWidget):
     @traitlets.observe("workload", "_workload")
     def _follow_workload(self, change: Any) -> None:
         """Show another trace, in one message: cut at the same names, on the same hardware where it can tell."""
-        shown = self._choices[change["new"]]
         with self.hold_sync():
             self.workload = self._workload = change["new"]
-            if shown is self._shown:
-                return
-            cuts, notice = carried(self._graph, self.cuts, shown.graph)
-            self._shown = shown
-            self._data, self._presets = shown.data, shown.presets
-            self.num_microbatches = min(self.num_microbatches, max(1, shown.graph.batch_size))
-            if isinstance(self.hardware, Measurement):  # it is of the other trace's ops
-                self._own.pop(THIS_MACHINE)
-                self.hardware = None
-            self._follow_costs()
-            self._follow_hardware()
-            self.cuts = self.value = cuts
-            self._run_refusal = shown.refusal
-            self._run_state = {"phase": "refused", "text": notice} if notice else {"phase": "idle"}
-            self._show_report(
-                next((report for report in reversed(self.reports) if report.plan.graph is self._graph), None)
-            )
+            if self._choices[change["new"]] is not self._shown:
+                show_workload(self, self._choices[change["new"]])
 
     # --- what the browser asks ----------------------------------------------------------------------
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         match content:
             case {"type": "run"}:
-                self._work.in_background(self._runner, self._run_refusal, self._run_plan)
+                self._work.in_background(self._runner, self._run_refusal, run_by(self))
             case {"type": "measure"}:
                 self._measure()
             case {"type": "cancel"}:
                 self._work.cancel()
             case {"type": "show_report", "index": int(index)} if 0 <= index < len(self.reports):
-                self._show_report(self.reports[index])
+                show_report(self, self.reports[index])
             case _:
                 answered = answer(self, content)
                 if answered:
                     self.send(*answered)
 
-    def _remember(self, plan: Plan) -> None:
-        """What was answered, to name its policy once the browser has its cuts."""
-        self._answered = plan
-
-    def _show_report(self, report: Report | None) -> None:
-        self._shown_report = report
-        self.set_trait("_report_state", report_state(report) if report else None)
-
-    # --- running ------------------------------------------------------------------------------------
-
-    def _run_plan(self, runner: Runner, progress: Progress) -> tuple[Report, str]:
-        plan = self.plan
-        report = runner.run(plan, self.num_microbatches, progress)
-        self.report = report
-        self.reports = [*(replace(old, output=None) for old in self.reports), report]
-        self._reports = [*self._reports, report_row(report, self.workload)]
-        if plan.graph is self._graph:
-            self._show_report(report)
-        return report, report.verdict
-
     def _measure(self) -> None:
-        """Measure this machine in the background; times then rest on it."""
-        refusal = self._run_refusal.replace("Planning only", "Cannot measure")
-        self._work.in_background(self._runner, refusal, self._measure_machine)
-
-    def _measure_machine(self, runner: Runner, progress: Progress) -> tuple[Measurement, str]:
-        graph = self._graph
-        progress("Measuring this machine…", None)
-        machine = runner.measure(self.num_stages, progress)
-        if graph is self._graph:
-            self.hardware = machine
-        return machine, f"Times are now those of {machine.name}."
-
-    def _page(self) -> str:
-        """What is shown, as a page."""
-        state = {name: getattr(self, name) for name in _PAGE_TRAITS}
-        state |= {"_connected": False, "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
-        return html_page(f"{self._graph.model} in {plural(self.num_stages, 'stage')}", state, _MODULE, _STYLES)
+        self._work.in_background(self._runner, self._run_refusal, measured_by(self))

@@ -38,7 +38,7 @@ def _threshold(explorer: "Explorer", content: dict[str, Any]) -> Answer:
     plan = threshold(graph, max_params=budget)
     is_over = max(stage.num_params for stage in plan.stages) > budget
     plan = plan.without_empty_stage()
-    explorer._remember(plan)
+    explorer._answered = plan
     note = {"cuts": plan.cuts, "note": "; one op alone reads more" if is_over else ""}
     return ({**note, "suggested": budget} if asked is None else note), []
 
@@ -55,7 +55,7 @@ def _optimal(explorer: "Explorer", content: dict[str, Any]) -> Answer:
         num_microbatches=explorer.num_microbatches if device else None,
         pins=[int(pin) for pin in content.get("pins", ())],
     )
-    explorer._remember(plan)
+    explorer._answered = plan
     return {"cuts": plan.cuts, "num_stages": num_stages}, []
 
 

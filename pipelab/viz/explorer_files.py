@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pipelab.errors import InputError
 from pipelab.units import plural
+from pipelab.viz.html_export import html_page
 
 if TYPE_CHECKING:
     from pipelab.viz.explorer import Explorer
+
+PAGE_TRAITS = (
+    "cuts", "value", "num_stages", "num_microbatches", "schedule", "train", "num_ranks", "_hardware", "_hardwares",
+    "_workload", "_workloads", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
+)  # fmt: skip
+PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
 
 class File(NamedTuple):
@@ -65,7 +72,10 @@ def still_picture(explorer: "Explorer") -> str:
 
 
 def _page(explorer: "Explorer") -> bytes:
-    return explorer._page().encode()
+    state = {name: getattr(explorer, name) for name in PAGE_TRAITS}
+    state |= {"_connected": False, "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
+    title = f"{explorer.plan.graph.model} in {plural(explorer.num_stages, 'stage')}"
+    return html_page(title, state, explorer._esm, explorer._css).encode()
 
 
 def _picture(kind: Literal["png", "svg"]) -> Callable[["Explorer"], bytes]:

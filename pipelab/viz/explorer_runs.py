@@ -10,7 +10,6 @@ from pipelab.errors import Cancelled, LaunchError, PipelabError
 from pipelab.hardware import Measurement
 from pipelab.plan import Plan
 from pipelab.report import Report
-from pipelab.units import plural
 
 Result = TypeVar("Result")
 # Takes a sentence and the share that is done, None where nobody knows.
@@ -119,18 +118,6 @@ def ranks_of(schedule: str, num_stages: int, num_ranks: int | None) -> int:
         return num_stages
     divisors = (count for count in range(num_stages // 2, 1, -1) if num_stages % count == 0)
     return num_ranks or next(divisors, num_stages)
-
-
-def report_row(report: Report, workload: str) -> dict[str, Any]:
-    """A run in the list of them."""
-    count = report.timeline.num_microbatches
-    return {
-        "label": f"{plural(report.plan.num_stages, 'stage')}, {plural(count, 'micro-batch')}, {report.plan.policy}",
-        "step_s": report.step_s,
-        "cuts": list(report.plan.cuts),
-        "num_microbatches": count,
-        "workload": workload,
-    }
 
 
 def _ended(error: BaseException) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """What an explorer can show: traces of one model, such as prefill and decode, that share the split."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 from pipelab.errors import SplitError
@@ -84,9 +83,9 @@ def _about(before: Graph, cut: int, after: Graph) -> float:
     return cut / len(before.ops) * len(after.ops)
 
 
-def are_of_one_model(graphs: Iterable[Graph]) -> bool:
-    """Whether they have the same parameters."""
-    return all(_parameters(first) == _parameters(second) for first, second in pairwise(graphs))
+def are_of_one_model(first: Graph, second: Graph) -> bool:
+    """Whether two traces have the same parameters."""
+    return _parameters(first) == _parameters(second)
 
 
 def _parameters(graph: Graph) -> tuple[str, set[tuple[str, tuple[int, ...]]]]:

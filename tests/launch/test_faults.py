@@ -90,7 +90,7 @@ def test_rank_killed_between_runs(pipe: pipelab.Pipeline, slow: pipelab.Trace) -
     try:
         pipe.run(X, repeats=1)
     except PipelabError as error:
-        assert "Rank 1 (stage 1) was killed by SIGKILL" in str(error)
+        assert "Stage 1 (rank 1) was killed by SIGKILL" in str(error)
     assert works(pipe, slow)
 
 
@@ -100,7 +100,7 @@ def test_stage_that_raises_is_named_with_module_op_and_traceback() -> None:
         pids = pipe.pids
         bad = torch.tensor([0, 1, 2, 3, 4, 99, 6, 7])
         with pytest.raises(
-            StageError, match=r"Rank 1 .* in aten\.embedding\.default of module 'table': IndexError"
+            StageError, match=r"Stage 1 \(rank 1\) raised IndexError in table \(aten\.embedding\.default\): "
         ) as e:
             pipe.run(torch.zeros(8, 4), bad, num_microbatches=8)
         assert "Traceback" in e.value.remote_traceback
