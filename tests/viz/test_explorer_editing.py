@@ -39,7 +39,7 @@ def test_every_change_can_be_undone_and_done_again(open_page) -> None:
         assert cuts_of(page) == after
     icon(page, "Undo").click()
     assert cuts_of(page) == seen[-2]
-    handles(page).first.press("ArrowLeft")
+    handles(page).first.press("Delete")
     expect(icon(page, "Redo")).to_be_disabled()
 
 
