@@ -16,6 +16,7 @@ import { Dividers } from "./dividers.js";
 import { Help, Menu } from "./menu.js";
 import { pressed } from "./keys.js";
 import { Ribbon } from "./ribbon.js";
+import { predict } from "./prediction.js";
 import { Running } from "./running.js";
 import { Splits } from "./splits.js";
 import { StageBoxes } from "./boxes.js";
@@ -23,6 +24,11 @@ import { ThresholdForm } from "./threshold.js";
 import { TimelinePane } from "./timeline.js";
 import { Verdict } from "./verdict.js";
 import { hideStills } from "./still.js";
+
+function largestProperDivisor(count) {
+  for (let divisor = count >> 1; divisor > 1; divisor--) if (count % divisor === 0) return divisor;
+  return 1;
+}
 
 class View {
   constructor(traits, host) {
@@ -64,6 +70,12 @@ class View {
     return this.traits.get("schedule") ?? "gpipe";
   }
 
+  /** Ranks that share the stages: interleaved schedules give each several; without a number, as few as can be. */
+  get numRanks() {
+    if (this.schedule !== "interleaved_1f1b") return null;
+    return this.traits.get("num_ranks") ?? largestProperDivisor(this.cuts.length + 1);
+  }
+
   get reports() {
     return this.traits.get("_reports") ?? [];
   }
@@ -80,7 +92,10 @@ class View {
     this.presets = this.traits.get("_presets");
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.costs = new Costs(this.model, this.traits.get("_costs"));
-    this.widths = ["params", "flops", "time"].filter((by) => by !== "time" || this.costs.timed);
+    // What pieces can be as wide as: nothing is as wide as what there is none of.
+    const is = { params: this.data.weights.length > 0, flops: this.costs.state.flops_before.at(-1) > 0, time: this.costs.timed };
+    this.widths = Object.keys(is).filter((by) => is[by]);
+    if (!this.widths.length) this.widths = ["params"];
     if (!this.widths.includes(this.widthBy)) [this.widthBy] = this.widths;
   }
 
@@ -198,7 +213,13 @@ class View {
     const { cuts, costs } = this;
     this.stages = costs.stages(cuts);
     this.optimum = cuts.length ? (costs.state.optima[this.stages.length] ?? null) : null;
-    this.prediction = null;
+    const { schedule, training, numRanks } = this;
+    const asked = [costs, cuts, schedule, training, numRanks];
+    if (this.predicted?.every((what, index) => what === asked[index])) return;
+    this.predicted = asked;
+    const found = predict(costs, cuts, { schedule, training, numRanks });
+    this.prediction = found.error ? null : found;
+    this.impossible = found.error;
   }
 
   paint() {
