@@ -114,7 +114,9 @@ class View {
     this.timeline = new TimelinePane(this);
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
-    this.rests = el("div", { class: "pl-rests" });
+    this.rests = el("span");
+    this.choose = button("Choose hardware…", { class: "pl-quiet", title: "Times, and memory, of a device or of this machine" });
+    this.choose.onclick = () => this.menu.chooseHardwareHere();
     this.panes = [this.ribbon, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
@@ -122,7 +124,8 @@ class View {
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
-    this.root.append(this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node, this.rests);
+    this.root.append(this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node);
+    this.root.append(el("div", { class: "pl-rests" }, this.rests, this.choose));
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
   }
@@ -241,8 +244,8 @@ class View {
     const { device, rows, num_microbatches, refusal } = this.costs.state;
     this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
     const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
-    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "");
-    this.rests.hidden = !this.rests.textContent;
+    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
+    this.choose.hidden = !this.connected || this.costs.timed;
   }
 
   // --- what the user looks at
