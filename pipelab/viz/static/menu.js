@@ -43,7 +43,7 @@ export class Menu extends Panel {
     super(view, "⋯", "More", el("div", { class: "pl-menu" }));
     this.graph = this.toggler("Graph", "What flows between blocks, modules and ops (G)", () => view.toggleGraph());
     this.step = this.toggler("Step through", "The timeline one micro-batch at a time (M)", () => view.setStep(view.stepped === null ? 0 : null));
-    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keep());
+    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keepGhost());
     this.row("Show", this.graph, this.step, this.keep);
     this.buildTimes();
     if (view.connected) this.buildTakeAway();
