@@ -33,5 +33,8 @@ def test_a_file_imports_what_it_uses_and_nothing_else(file: Path) -> None:
     code = _STRINGS.sub("", _IMPORTED.sub("", text)).replace("...", " ")
     used = {name for name in re.findall(r"(?<![.\w])\w+", code) if name in EXPORTED}
     own = {name for name, home in EXPORTED.items() if home == file.name}
+    local = {name for name in used if re.search(rf"[{{,(] *{name} *[,}})]", code)}  # a parameter of the same name
     assert imported - used == set(), "imported, not used"
-    assert {name for name in used - own - imported if re.search(rf"(?<![.\w]){name}\(|new {name}\b", code)} == set()
+    assert {
+        name for name in used - own - local - imported if re.search(rf"(?<![.\w]){name}\(|new {name}\b", code)
+    } == set()
