@@ -1,4 +1,4 @@
-"""The explorer's split under the hand: there and back, pins, one divider more or less, the kept split, keys, the menu."""
+"""The split under the hand: there and back, pins, a divider more or less, the kept split, keys, the menu."""
 
 import json
 
