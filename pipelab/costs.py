@@ -81,13 +81,8 @@ class Costs:
 
     @cached_property
     def stash_before(self) -> IntArray:
-        """Bytes that training keeps for the backward pass of all ops before each position.
-
-        Every value that has memory of its own is kept: nothing is computed again.
-        """
-        graph = self.graph
-        made = [graph.value_bytes(index, self.rows) if op.storage == index else 0 for index, op in enumerate(graph.ops)]
-        return np.concatenate([[0], np.cumsum(made, dtype=np.int64)])
+        """Bytes that training keeps for the backward pass of all ops before each position."""
+        return np.concatenate([[0], np.cumsum(stash_bytes(self.graph, self.rows), dtype=np.int64)])
 
     def weight_bytes(self, start: int, stop: int) -> int:
         """Bytes of the distinct weights that ops `start` to `stop` read; a tied one counts once."""
@@ -101,6 +96,14 @@ class Costs:
         """What a device must hold to run them forward: weights, caches, activations at their peak, its reserve."""
         peak = int(self.activation_bytes[start:stop].max()) if stop > start else 0
         return self.weight_bytes(start, stop) + self.cache_bytes(start, stop) + peak + self.device.reserve_bytes
+
+
+def stash_bytes(graph: Graph, rows: int) -> list[int]:
+    """Bytes that training keeps of each op for its backward pass.
+
+    Every value that has memory of its own is kept: nothing is computed again.
+    """
+    return [graph.value_bytes(index, rows) if op.storage == index else 0 for index, op in enumerate(graph.ops)]
 
 
 def check_microbatches(batch_size: int, num_microbatches: int) -> None:

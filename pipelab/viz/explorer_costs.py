@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelab.costs import Costs, microbatch_rows
+from pipelab.costs import Costs, microbatch_rows, stash_bytes
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike, devices_of, measurement_of
@@ -50,6 +50,7 @@ def cost_state(graph: Graph, device: Device | None, num_microbatches: int) -> di
         "smaller": None if smallest == largest else _size_state(graph, device, smallest),
         "num_smaller": rows.count(smallest) if smallest < largest else 0,
         "peak_bytes": graph.memory_bytes_for(largest).tolist(),
+        "stash_bytes": stash_bytes(graph, largest),
         "buffers": _buffers(graph),
         "caches": [
             [list(uses), graph.value_bytes(value, graph.batch_size)] for value, uses in graph.cache_uses.items()

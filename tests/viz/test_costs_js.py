@@ -52,6 +52,7 @@ def expected_stages(graph: Graph, device: Device | None, num_microbatches: int, 
     for stage in Plan(graph, tuple(cuts)).stages:
         memory = {
             "weights": stage.param_bytes + stage.buffer_bytes,
+            "gradients": 0,
             "activations": int(peaks[stage.start : stage.stop].max()),
             "caches": stage.cache_bytes,
             "reserve": device.reserve_bytes if device else 0,
@@ -61,7 +62,7 @@ def expected_stages(graph: Graph, device: Device | None, num_microbatches: int, 
             {
                 "index": stage.index, "start": stage.start, "stop": stage.stop, "params": stage.num_params,
                 "bytes": stage.param_bytes, "flops": int(flops[stage.start : stage.stop].sum()),
-                "memory": {**memory, "total": total}, "needs": total,
+                "memory": {**memory, "total": total}, "needs": total, "inFlight": None,
                 **_seconds(graph, device, rows, stage.start, stage.stop, len(cuts) + 1, stage.num_params),
             }
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """What the browser predicts is what `pipelab.simulate` says, event by event."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ PREDICT = """
 const [{ Model }, { Costs }, { predict }] = await Promise.all(["model.js", "costs.js", "prediction.js"].map(load));
 const [data, state, cuts, asked] = args;
 return predict(new Costs(new Model(data), state), cuts, asked);
+"""
+STAGES_IN_TRAINING = """
+const [{ Model }, { Costs }] = await Promise.all(["model.js", "costs.js"].map(load));
+const [data, state, cuts, schedule] = args;
+const costs = new Costs(new Model(data), state);
+const stages = costs.stages(cuts, { training: true, schedule });
+return [stages, costs.wouldFit(stages)];
 """
 seeds = st.integers(0, 2**32).map(random.Random)
 
@@ -82,6 +90,26 @@ def test_it_is_what_simulate_says(node: Node, choose: random.Random) -> None:
     assert found["idle"] == pytest.approx(timeline.bubble_fraction, rel=1e-9, abs=1e-12)
     assert found["rank_idle"] == pytest.approx(idle, rel=1e-9, abs=1e-12)
     assert found["unit"] == "s"
+    assert found["rank_bytes"] == list(timeline.rank_bytes)
+    if all(event.end_s > event.start_s for event in timeline.events if event.kind == "F"):  # else nothing is held
+        assert found["peak_bytes"] == list(timeline.peak_memory_bytes)
+
+
+@given(seeds)
+def test_stages_need_what_training_holds(node: Node, choose: random.Random) -> None:
+    plan, asked = random_question(choose)
+    asked |= {"train": True, "num_ranks": None}
+    device = replace(PRESETS["h100-80gb"], op_s=1e-6, memory_bytes=1e9 + choose.uniform(0, 1e5))
+    graph, cuts = plan.graph, plan.cuts
+    state = cost_state(graph, device, asked["num_microbatches"])
+    stages, move = node.run(STAGES_IN_TRAINING, graph_state(graph), state, cuts, asked["schedule"])
+    peaks = simulate(plan, hardware=device, **asked).peak_memory_bytes
+    assert [stage["needs"] for stage in stages] == list(peaks)
+    if move is not None:
+        assert peaks[move["from"]] > device.memory_bytes
+        moved = plan.with_cuts([*cuts[: move["cut"]], move["position"], *cuts[move["cut"] + 1 :]])
+        after = simulate(moved, hardware=device, **asked).peak_memory_bytes
+        assert max(after[move["from"]], after[move["to"]]) <= device.memory_bytes
 
 
 @given(seeds)

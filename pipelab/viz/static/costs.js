@@ -3,6 +3,7 @@
 import { fixed, formatBytes, formatCount, formatNeed, formatSeconds } from "./numbers.js";
 import { Sizes } from "./model.js";
 import { moveThatFits } from "./fitting.js";
+import { mostHeld, scheduleActions } from "./schedules.js";
 
 /**
  * What stages and cuts cost for one micro-batch, the largest: bytes and FLOPs always; where there is a device also
@@ -19,18 +20,32 @@ export class Costs {
     this.buffers = new Sizes(model.numOps, state.buffers);
     this.caches = new Sizes(model.numOps, state.caches);
     this.peaks = new Peaks(state.peak_bytes);
+    this.stashBefore = new Float64Array(model.numOps + 1);
+    for (const [op, bytes] of state.stash_bytes.entries()) this.stashBefore[op + 1] = this.stashBefore[op] + bytes;
   }
 
-  /** The stages between these cuts: what each holds, its `cost`, the bytes it `needs`, and of what they are made. */
-  stages(cuts) {
+  /**
+   * The stages between these cuts: what each holds, its `cost`, the bytes it `needs`, and of what they are made: in
+   * training by a schedule, where a stage keeps the activations of the micro-batches `inFlight`.
+   */
+  stages(cuts, { training = false, schedule, numRanks } = {}) {
     const stages = this.model.stages(cuts);
-    return stages.map((stage) => {
+    const inFlight = training ? this.inFlight(stages.length, schedule, numRanks) : stages.map(() => null);
+    return stages.map((stage, index) => {
       const { start, stop } = stage;
-      const memory = this.memory(start, stop, stage.bytes);
+      const memory = this.memory(start, stop, inFlight[index]);
       const flops = this.state.flops_before[stop] - this.state.flops_before[start];
       const seconds = this.seconds(start, stop, stages.length, stage.params);
-      return { ...stage, flops, memory, needs: memory.total, ...seconds };
+      return { ...stage, flops, memory, needs: memory.total, inFlight: inFlight[index], ...seconds };
     });
+  }
+
+  /** The most micro-batches of each stage whose activations are held at once; 1 where the schedule cannot be. */
+  inFlight(numStages, schedule, numRanks) {
+    const ranks = numRanks ?? numStages;
+    const { orders } = scheduleActions(schedule, ranks, numStages, this.state.num_microbatches, true);
+    const most = (stage) => (orders ? mostHeld(orders[stage % ranks], (other) => Number(other === stage)) : 1);
+    return Array.from({ length: numStages }, (_, stage) => most(stage));
   }
 
   /** Seconds of a stage and its parts; without times only its cost, which is its parameters. */
@@ -50,13 +65,21 @@ export class Costs {
     return this.seconds(start, stop, count, this.timed ? 0 : this.model.params.between(start, stop)).cost;
   }
 
-  /** Bytes that a device holds to run these ops, by kind. Weights are parameters, buffers and constants. */
-  memory(start, stop, params = this.model.bytes.between(start, stop)) {
-    const weights = params + this.buffers.between(start, stop);
+  /**
+   * Bytes that a device holds to run these ops, by kind; weights are parameters, buffers and constants. In training
+   * also gradients, and all that is kept of the micro-batches in flight; null is inference.
+   */
+  memory(start, stop, inFlight = null) {
+    const training = inFlight !== null;
+    const parameters = this.model.bytes.between(start, stop);
+    const weights = parameters + this.buffers.between(start, stop);
+    const gradients = training ? parameters : 0;
+    const stash = this.stashBefore[stop] - this.stashBefore[start];
+    const activations = training ? inFlight * stash : this.peaks.between(start, stop);
     const caches = this.caches.between(start, stop);
-    const activations = this.peaks.between(start, stop);
     const reserve = this.state.reserve_bytes;
-    return { weights, activations, caches, reserve, total: weights + caches + activations + reserve };
+    const total = weights + gradients + activations + caches + reserve;
+    return { weights, gradients, activations, caches, reserve, total };
   }
 
   /** Bytes that cross a cut; none at the ends of the model. */
@@ -70,8 +93,8 @@ export class Costs {
     return this.model.cutIndex.has(position) ? latency_s + this.cutBytes(position) / link_bytes_per_s : 0;
   }
 
-  fits(start, stop) {
-    return this.capacity === null || this.memory(start, stop).total <= this.capacity;
+  fits(start, stop, inFlight) {
+    return this.capacity === null || this.memory(start, stop, inFlight).total <= this.capacity;
   }
 
   /** The stages that need more memory than their device has. */

@@ -17,8 +17,8 @@ function moveTo(costs, stages, index, to) {
   for (const [count, position] of cutsInside(model.byLevel.block, start, stop, back).entries()) {
     const rest = back ? [position, stop] : [start, position];
     const other = back ? [stages[to].start, position] : [position, stages[to].stop];
-    if (!costs.fits(...other)) return null; // and with more it fits even less
-    if (!costs.fits(...rest)) continue;
+    if (!costs.fits(...other, stages[to].inFlight)) return null; // and with more it fits even less
+    if (!costs.fits(...rest, stages[index].inFlight)) continue;
     const moved = back ? { start, stop: position } : { start: position, stop };
     const bytes = model.bytes.between(moved.start, moved.stop);
     const cut = Math.min(index, to);

@@ -1,12 +1,13 @@
 // What a run of the cuts would do, as `pipelab.simulate` says it.
 
 import { replay } from "./replay.js";
-import { scheduleActions } from "./schedules.js";
+import { mostHeld, scheduleActions } from "./schedules.js";
 
 /**
- * The predicted timeline of a split: {rows, makespan_s, idle, rank_idle, unit}, or {error} where the schedule cannot
- * be. `numRanks` null is one rank per stage. The unit is "s"; where there are no times FLOPs stand in, and it is
- * "share": of the largest micro-batch through the whole model, with neither transfers nor shared cores.
+ * The predicted timeline of a split: {rows, makespan_s, idle, rank_idle, unit}, and of each rank the bytes it holds
+ * all the time and at most, `rank_bytes` and `peak_bytes`; or {error} where the schedule cannot be. `numRanks` null is
+ * one rank per stage. The unit is "s"; where there are no times FLOPs stand in, and it is "share": of the largest
+ * micro-batch through the whole model, with neither transfers nor shared cores.
  */
 export function predict(costs, cuts, { schedule = "gpipe", training = false, numRanks = null } = {}) {
   const numStages = cuts.length + 1;
@@ -17,7 +18,19 @@ export function predict(costs, cuts, { schedule = "gpipe", training = false, num
   const found = replay(orders, costs.timed ? timedWork(costs, edges, training) : sharesOfWork(costs, edges));
   if (found.error) return found;
   const rows = costs.timed ? found.rows : found.rows.map((events) => events.filter(([kind]) => kind !== "send"));
-  return { ...summary(rows), unit: costs.timed ? "s" : "share" };
+  return { ...summary(rows), ...rankMemory(costs, edges, orders, training), unit: costs.timed ? "s" : "share" };
+}
+
+/** What each rank holds: weights, gradients and caches of its stages always, activations as its order has them. */
+function rankMemory(costs, edges, orders, training) {
+  const memories = edges.slice(1).map((stop, stage) => costs.memory(edges[stage], stop, training ? 1 : null));
+  const rank_bytes = orders.map((_, rank) => {
+    const held = memories.filter((_, stage) => stage % orders.length === rank);
+    const bytes = held.reduce((sum, { weights, gradients, caches }) => sum + weights + gradients + caches, 0);
+    return bytes + costs.state.reserve_bytes;
+  });
+  const peaks = orders.map((order) => mostHeld(order, (stage) => memories[stage].activations));
+  return { rank_bytes, peak_bytes: rank_bytes.map((bytes, rank) => bytes + peaks[rank]) };
 }
 
 /** Makespan and idle shares of rows of events. */

@@ -7,8 +7,9 @@ const MOST_KEPT = 64;
 const kept = new Map();
 
 /**
- * The ordered actions of every rank, each {stage, kind, microbatch}; stage s is on rank s mod `numRanks`. Without
- * training forwards only. Returns {orders}, or {error} where the schedule does not fit the stages and ranks.
+ * The ordered actions of every rank, each {stage, kind, microbatch, last: whether no other needs the same activations};
+ * stage s is on rank s mod `numRanks`. Without training forwards only. Returns {orders}, or {error} where the schedule
+ * does not fit the stages and ranks.
  */
 export function scheduleActions(name, numRanks, numStages, numMicrobatches, train) {
   const error = misfit(name, numRanks, numStages, numMicrobatches);
@@ -18,9 +19,33 @@ export function scheduleActions(name, numRanks, numStages, numMicrobatches, trai
     if (kept.size === MOST_KEPT) kept.clear();
     const generate = train ? GENERATORS[name] : forwardsOnly;
     const ranks = Array.from({ length: numRanks }, (_, rank) => rank);
-    kept.set(key, ranks.map((rank) => generate(rank, numRanks, numStages / numRanks, numMicrobatches)));
+    const orders = ranks.map((rank) => generate(rank, numRanks, numStages / numRanks, numMicrobatches));
+    kept.set(key, orders.map(withLast));
   }
   return { orders: kept.get(key) };
+}
+
+function withLast(order) {
+  const ended = new Set();
+  const backwards = [...order].reverse().map((action) => {
+    const key = `${action.stage} ${action.microbatch}`;
+    const last = !ended.has(key);
+    ended.add(key);
+    return { ...action, last };
+  });
+  return backwards.reverse();
+}
+
+/** The most a rank holds at once of `bytesOf(stage)` per micro-batch, each from its forward to the last to need it. */
+export function mostHeld(order, bytesOf) {
+  let held = 0;
+  let most = 0;
+  for (const { stage, kind, last } of order) {
+    if (kind === "F") held += bytesOf(stage);
+    most = Math.max(most, held);
+    if (last) held -= bytesOf(stage);
+  }
+  return most;
 }
 
 /** Why a schedule cannot be, or null. */
