@@ -214,7 +214,7 @@ class View {
 
   compute() {
     const { cuts, costs } = this;
-    this.stages = costs.stages(cuts);
+    this.stages = costs.stages(cuts, this);
     this.optimum = cuts.length ? (costs.state.optima[this.stages.length] ?? null) : null;
     const { schedule, training, numRanks } = this;
     const asked = [costs, cuts, schedule, training, numRanks];
