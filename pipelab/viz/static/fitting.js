@@ -4,13 +4,13 @@ import { firstAtLeast } from "./numbers.js";
 
 /** The fewest blocks to move to the stage before or after so that both fit, of as many the lightest; null if none. */
 export function moveThatFits(costs, stages, index) {
-  const moves = [index - 1, index + 1].filter((to) => stages[to]).map((to) => moveTo(costs, stages, index, to));
+  const moves = [index - 1, index + 1].filter((to) => stages[to]).map((to) => moveToStage(costs, stages, index, to));
   const [best] = moves.filter(Boolean).sort((a, b) => a.blocks - b.blocks || a.bytes - b.bytes);
   return best ?? null;
 }
 
 /** The same to one of them. What moves is between the cut there is and one further inside the stage. */
-function moveTo(costs, stages, index, to) {
+function moveToStage(costs, stages, index, to) {
   const { model } = costs;
   const { start, stop } = stages[index];
   const back = to < index;

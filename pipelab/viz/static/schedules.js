@@ -2,7 +2,6 @@
 
 import { plural } from "./numbers.js";
 
-const SCHEDULES = ["gpipe", "1f1b", "interleaved_1f1b", "zb_h1"];
 const MOST_KEPT = 64;
 const kept = new Map();
 
@@ -50,8 +49,9 @@ export function mostHeld(order, bytesOf) {
 
 /** Why a schedule cannot be, or null. */
 function misfit(name, numRanks, numStages, numMicrobatches) {
-  if (!SCHEDULES.includes(name)) {
-    return `There is no schedule '${name}'; there are ${SCHEDULES.map((known) => `'${known}'`).join(", ")}.`;
+  const names = Object.keys(GENERATORS);
+  if (!names.includes(name)) {
+    return `There is no schedule '${name}'; there are ${names.map((known) => `'${known}'`).join(", ")}.`;
   }
   if (Math.min(numRanks, numStages, numMicrobatches) < 1) {
     return (
