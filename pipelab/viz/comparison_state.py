@@ -4,6 +4,7 @@ from typing import Any
 
 from pipelab.comparison import Comparison
 from pipelab.contenders import Contender
+from pipelab.names import printable
 from pipelab.plan import shorten
 from pipelab.viz.explorer_state import report_state, timeline_state
 
@@ -25,7 +26,7 @@ def comparison_state(comparison: Comparison) -> dict[str, Any]:
 def _entry_state(entry: Contender) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "policy": policy_words(entry),
+        "policy": printable(policy_words(entry)),
         "cuts": list(entry.plan.cuts),
         "stages": [
             {

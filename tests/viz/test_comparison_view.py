@@ -17,6 +17,7 @@ from pipelab.comparing import side_by_side
 from pipelab.comparison import Comparison
 from pipelab.errors import InputError
 from pipelab.hardware import Hardware
+from pipelab.names import printable
 from pipelab.plan import shorten
 from pipelab.policies import split_at, uniform
 from pipelab.units import format_bytes, format_count, format_seconds
@@ -293,7 +294,7 @@ def test_hostile_names_are_text(open_saved: OpenPage) -> None:
         {HOSTILE: uniform(graph, num_stages=3), "b": replace(uniform(graph, num_stages=2), policy=HOSTILE)}
     )
     page = open_saved(comparison)
-    assert page.locator(".pl-plan-name").first.text_content() == HOSTILE
+    assert page.locator(".pl-plan-name").first.text_content() == printable(HOSTILE)
     assert page.title() != "pwned" and page.locator(".pl-comparison script").count() == 0
     page.get_by_role("slider", name="Place along the model").press("End")
     check_layout(page)

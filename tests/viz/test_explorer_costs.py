@@ -123,8 +123,7 @@ def test_times_equal_the_planners_after_random_moves(open_page, device: Hardware
 @pytest.mark.browser
 def test_without_times_the_distance_is_that_of_parameters(open_page) -> None:
     page = open_page()
-    assert texts(page, ".pl-box-time") == []
-    assert texts(page, ".pl-rests > span") == ["No hardware is named: sizes are compared."]
+    assert texts(page, ".pl-box-time") == texts(page, ".pl-rests") == []
     for policy in (uniform, equal_size):
         plan = policy(GRAPH, num_stages=4)
         most = max(stage.num_params for stage in plan.stages)
@@ -165,7 +164,7 @@ def test_the_optimal_button_follows_the_number_of_stages(open_page) -> None:
 @pytest.mark.browser
 def test_it_says_once_what_times_rest_on(open_page) -> None:
     page = open_page(hardware="h100-80gb")
-    assert texts(page, ".pl-rests > span") == [
+    assert texts(page, ".pl-rests") == [
         "Times: h100-80gb, by its data sheet; per micro-batch of 1 row, transfers included."
     ]
     label = page.locator(".pl-box").last.get_attribute("aria-label") or ""
@@ -216,6 +215,13 @@ def test_a_refused_optimum_offers_more_stages(open_page) -> None:
     page.locator(".pl-action").click()
     assert page.locator(".pl-box").count() > 2
     assert page.locator(".pl-too-large").count() == 0
+
+
+@pytest.mark.browser
+def test_a_prediction_is_outlined_over_what_was_measured(open_page) -> None:
+    page = open_page(ran=True)
+    assert page.locator(".pl-timeline-svg .pl-predicted").count() == 4 * 8
+    assert "predicted" in (page.locator(".pl-timeline-head").text_content() or "")
 
 
 # --- the Python half ---------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import { Dividers } from "./dividers.js";
 import { Help, Menu } from "./menu.js";
 import { pressed } from "./keys.js";
 import { Ribbon } from "./ribbon.js";
-import { predict } from "./prediction.js";
 import { Running } from "./running.js";
 import { Splits } from "./splits.js";
 import { StageBoxes } from "./boxes.js";
@@ -24,11 +23,6 @@ import { ThresholdForm } from "./threshold.js";
 import { TimelinePane } from "./timeline.js";
 import { Verdict } from "./verdict.js";
 import { hideStills } from "./still.js";
-
-function largestProperDivisor(count) {
-  for (let divisor = count >> 1; divisor > 1; divisor--) if (count % divisor === 0) return divisor;
-  return 1;
-}
 
 class View {
   constructor(traits, host) {
@@ -70,12 +64,6 @@ class View {
     return this.traits.get("schedule") ?? "gpipe";
   }
 
-  /** Ranks that share the stages: interleaved schedules give each several; without a number, as few as can be. */
-  get numRanks() {
-    if (this.schedule !== "interleaved_1f1b") return null;
-    return this.traits.get("num_ranks") ?? largestProperDivisor(this.cuts.length + 1);
-  }
-
   get reports() {
     return this.traits.get("_reports") ?? [];
   }
@@ -92,10 +80,7 @@ class View {
     this.presets = this.traits.get("_presets");
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.costs = new Costs(this.model, this.traits.get("_costs"));
-    // What pieces can be as wide as: nothing is as wide as what there is none of.
-    const is = { params: this.data.weights.length > 0, flops: this.costs.state.flops_before.at(-1) > 0, time: this.costs.timed };
-    this.widths = Object.keys(is).filter((by) => is[by]);
-    if (!this.widths.length) this.widths = ["params"];
+    this.widths = ["params", "flops", "time"].filter((by) => by !== "time" || this.costs.timed);
     if (!this.widths.includes(this.widthBy)) [this.widthBy] = this.widths;
   }
 
@@ -114,9 +99,7 @@ class View {
     this.timeline = new TimelinePane(this);
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
-    this.rests = el("span");
-    this.choose = button("Choose hardware…", { class: "pl-quiet", title: "Times, and memory, of a device or of this machine" });
-    this.choose.onclick = () => this.menu.chooseHardwareHere();
+    this.rests = el("div", { class: "pl-rests" });
     this.panes = [this.ribbon, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
@@ -124,8 +107,7 @@ class View {
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
-    this.root.append(this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node);
-    this.root.append(el("div", { class: "pl-rests" }, this.rests, this.choose));
+    this.root.append(this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node, this.rests);
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
   }
@@ -216,13 +198,7 @@ class View {
     const { cuts, costs } = this;
     this.stages = costs.stages(cuts, this);
     this.optimum = cuts.length ? (costs.state.optima[this.stages.length] ?? null) : null;
-    const { schedule, training, numRanks } = this;
-    const asked = [costs, cuts, schedule, training, numRanks];
-    if (this.predicted?.every((what, index) => what === asked[index])) return;
-    this.predicted = asked;
-    const found = predict(costs, cuts, { schedule, training, numRanks });
-    this.prediction = found.error ? null : found;
-    this.impossible = found.error;
+    this.prediction = null;
   }
 
   paint() {
@@ -244,8 +220,8 @@ class View {
     const { device, rows, num_microbatches, refusal } = this.costs.state;
     this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
     const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
-    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
-    this.choose.hidden = !this.connected || this.costs.timed;
+    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "");
+    this.rests.hidden = !this.rests.textContent;
   }
 
   // --- what the user looks at

@@ -26,6 +26,8 @@ export function points(value, beside) {
   return text === "0" ? "same" : `${sign(value - beside)}${text} point${text === "1" ? "" : "s"}`;
 }
 
+const figure = (key, term, text, change) => ({ key, term, text, change });
+
 const fullestOf = (entry) => entry.stages[entry.fullest];
 
 /** A plan's figures: `key`, `term`, `text`, `change` from the chosen plan; those with a bar its `share`. */
@@ -35,19 +37,16 @@ export function figuresOf(entry, chosen, { objective, entries }) {
   const seconds = (of) => of.bottleneck.seconds;
   const memory = fullestOf(entry);
   const figures = [
-    { key: "params", term: `largest: stage ${entry.largest}`, text: formatCount(params(entry)), change: to(change, params) },
-    { key: "bottleneck", term: `bottleneck: ${entry.bottleneck.text}`, text: formatSeconds(seconds(entry)), change: to(change, seconds) },
-    { key: "step", term: "step", text: formatSeconds(entry.step_s), change: to(change, (of) => of.step_s) },
-    { key: "idle", term: "idle", text: spaced(percent(entry.idle)), change: to(points, (of) => of.idle) },
+    figure("params", `largest: stage ${entry.largest}`, formatCount(params(entry)), to(change, params)),
+    figure("bottleneck", `bottleneck: ${entry.bottleneck.text}`, formatSeconds(seconds(entry)), to(change, seconds)),
+    figure("step", "step", formatSeconds(entry.step_s), to(change, (of) => of.step_s)),
+    figure("idle", "idle", spaced(percent(entry.idle)), to(points, (of) => of.idle)),
     {
-      key: "memory",
-      term: memoryTerm(entry),
-      text: ofText(formatBytes(memory.memory), formatBytes(memory.capacity)),
-      change: to(change, (of) => fullestOf(of).memory),
+      ...figure("memory", memoryTerm(entry), memoryText(memory), to(change, (of) => fullestOf(of).memory)),
       share: Math.min(1, memory.memory / memory.capacity),
       isOver: entry.misfits.length > 0,
     },
-    { key: "sends", term: "sends", text: formatBytes(entry.sent_bytes), change: to(change, (of) => of.sent_bytes) },
+    figure("sends", "sends", formatBytes(entry.sent_bytes), to(change, (of) => of.sent_bytes)),
     aboveFigure(entry, entries, objective),
   ];
   if (entries.some(({ measured }) => measured)) figures.splice(3, 0, measuredFigure(entry, chosen));
@@ -60,7 +59,8 @@ function memoryTerm({ fullest, misfits }) {
 }
 
 /** "1.28 of 16.0 GB": a unit that both have is said once. */
-function ofText(used, held) {
+function memoryText({ memory, capacity }) {
+  const [used, held] = [formatBytes(memory), formatBytes(capacity)];
   const [number, unit] = used.split(" ");
   return held.endsWith(` ${unit}`) ? `${number} of ${held}` : `${used} of ${held}`;
 }
@@ -69,14 +69,15 @@ function ofText(used, held) {
 function aboveFigure({ above, above_text }, entries, objective) {
   const most = Math.max(...entries.map((entry) => entry.above));
   const term = objective === "time" ? "dearest stage" : "largest stage";
-  return { key: "above", term, text: spaced(`${above_text} optimal`), change: "", share: most > 0 ? Math.max(0, above / most) : 0 };
+  const share = most > 0 ? Math.max(0, above / most) : 0;
+  return { ...figure("above", term, spaced(`${above_text} optimal`), ""), share };
 }
 
 /** The step that was measured; its difference from the chosen one's, where both were. */
 function measuredFigure(entry, chosen) {
   const both = entry !== chosen && entry.measured && chosen.measured;
   const differs = both ? change(entry.measured.step_s, chosen.measured.step_s) : "";
-  return { key: "measured", term: "measured", text: entry.measured_text || "–", change: differs };
+  return figure("measured", "measured", entry.measured_text || "–", differs);
 }
 
 /** What is told of a stage, from many words to few. */
@@ -91,9 +92,9 @@ export function stageTexts(index, { labels, params, work_s, memory }) {
 }
 
 /** What stands on each stage of a ribbon, from many words to few: one of these forms for most stages of a plan. */
-export function headForms({ stages, bottleneck }, objective) {
+export function headForms({ stages, bottleneck, largest }, objective) {
   const size = ({ params, work_s }) => (objective === "time" ? formatSeconds(work_s) : formatCount(params));
-  const most = objective === "time" ? bottleneck.stage : stages.findIndex(({ params }) => params === Math.max(...stages.map((stage) => stage.params)));
+  const most = objective === "time" ? bottleneck.stage : largest;
   const mark = (index) => (index === most ? "▲ " : "");
   return [
     stages.map((stage, index) => `${mark(index)}stage ${index} · ${size(stage)}`),

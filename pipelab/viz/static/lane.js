@@ -23,7 +23,8 @@ export class Lane {
     const rowHeight = count > 8 ? 10 : 14;
     const pitch = rowHeight + 2;
     const height = count * pitch + CAPTION;
-    Object.assign(this, { left, span: width - left, height, end_s: this.hasOwnAxis ? this.timeline.makespan_s : end_s });
+    Object.assign(this, { left, span: width - left, height });
+    this.end_s = this.hasOwnAxis ? this.timeline.makespan_s : end_s;
     this.caption.textContent = text;
     set(this.picture, { width, height, viewBox: `0 0 ${width} ${height}`, "aria-label": text });
     this.track.draw(this.timeline, { left, width: this.span, end_s: this.end_s, rowHeight, pitch });
@@ -35,10 +36,10 @@ export class Lane {
   }
 
   /** The time at a place, in pixels from the lane's left edge; null outside. */
-  timeAt(x) {
+  timeAt = (x) => {
     const time = ((x - this.left) / this.span) * this.end_s;
     return time >= 0 && time <= this.end_s ? time : null;
-  }
+  };
 
   paint(time) {
     const isSeen = time !== null && !this.hasOwnAxis;

@@ -7,7 +7,7 @@ import { Lane } from "./lane.js";
 import { busyAt, figuresOf, headForms, spaced, stageAt, stageTexts } from "./figures.js";
 
 const HEADS = 19;
-const STRIP = 24;
+const STRIP = 36; // three rows of names, once zoomed
 
 export class PlanRow {
   constructor(view, entry, index) {
@@ -24,28 +24,33 @@ export class PlanRow {
     this.lanes = this.makeLanes();
     this.timelines = el("div", { class: "pl-lanes", hidden: true }, ...this.lanes.map(({ node }) => node));
     const head = el("div", { class: "pl-plan-head" }, this.button, this.policy, this.readout);
-    this.node = el("section", { class: "pl-plan", "aria-label": entry.name }, head, this.ribbon, this.figures, this.timelines);
+    this.node = el("section", { class: "pl-plan", "aria-label": entry.name });
+    this.node.append(head, this.ribbon, this.figures, this.timelines);
   }
 
   makeLanes() {
     const { colours, ruler, id } = this.view;
     const { predicted, measured, shares_axis } = this.entry;
     const shared = { colours, ruler };
-    const lanes = [new Lane({ ...shared, id: `${id}-${this.index}-predicted`, timeline: predicted, hasOwnAxis: false })];
-    if (measured) lanes.push(new Lane({ ...shared, id: `${id}-${this.index}-measured`, timeline: measured, hasOwnAxis: !shares_axis }));
-    return lanes;
+    const first = new Lane({ ...shared, id: `${id}-${this.index}-p`, timeline: predicted, hasOwnAxis: false });
+    if (!measured) return [first];
+    return [first, new Lane({ ...shared, id: `${id}-${this.index}-m`, timeline: measured, hasOwnAxis: !shares_axis })];
   }
 
   // --- what does not move with the pointer
 
   layout(width) {
-    const { zoom, sizeOf } = this.view;
     this.width = width;
-    this.strip.layout(width, { zoom, sizeOf });
-    this.strip.paint(this.entry.cuts);
-    this.paintHeads();
+    this.layoutRibbon();
     this.figures.style.gridTemplateColumns = columnsOf(this.view.figureKeys, width);
     this.layoutLanes();
+  }
+
+  layoutRibbon() {
+    const { zoom, sizeOf } = this.view;
+    this.strip.layout(this.width, { zoom, sizeOf });
+    this.strip.paint(this.entry.cuts);
+    this.paintHeads();
   }
 
   /** A head on each stage: its number, and what it costs where there is room. */
@@ -57,7 +62,7 @@ export class PlanRow {
     const fits = (text, index) => view.ruler.width(text, 11, 600) + 8 <= spans[index];
     const seen = spans.filter((span) => span > 0).length;
     const form = forms.find((texts) => 2 * texts.filter(fits).length >= seen) ?? forms.at(-1);
-    const textOf = (index) => [form, ...forms.slice(2)].map((texts) => texts[index]).find((text) => fits(text, index)) ?? "";
+    const textOf = (index) => [form, ...forms.slice(2)].find((texts) => fits(texts[index], index))?.[index] ?? "";
     set(this.heads, { width, height: HEADS, viewBox: `0 0 ${width} ${HEADS}` });
     const groups = keep(this.heads, spans.length, makeHead);
     for (const [index, group] of [...groups].entries()) {
@@ -81,9 +86,8 @@ export class PlanRow {
     predicted.layout({ width: this.width, left, end_s: view.end_s, text });
     if (!measured) return;
     const apart = measured.hasOwnAxis ? ", on an axis of its own" : "";
-    measured.layout({
-      width: this.width, left, end_s: view.end_s, text: `measured: ${entry.measured_text}, ${idle(entry.measured)}${apart}`,
-    });
+    const ran = `measured: ${entry.measured_text}, ${idle(entry.measured)}${apart}`;
+    measured.layout({ width: this.width, left, end_s: view.end_s, text: ran });
   }
 
   /** The figures, and their differences from the chosen plan. */
@@ -128,7 +132,8 @@ export class PlanRow {
 
   textAtTime(time) {
     const { predicted } = this.entry;
-    return time > predicted.makespan_s ? "done" : `${busyAt(predicted, time)} of ${predicted.rows.length} ranks compute`;
+    if (time > predicted.makespan_s) return "done";
+    return `${busyAt(predicted, time)} of ${predicted.rows.length} ranks compute`;
   }
 
   /** Say it in the words that there is room for. */
@@ -140,7 +145,9 @@ export class PlanRow {
 }
 
 // What a figure takes with its difference, in pixels.
-const ROOM_OF = { params: 112, bottleneck: 124, step: 102, measured: 102, idle: 102, memory: 165, sends: 112, above: 150 };
+const ROOM_OF = {
+  params: 112, bottleneck: 124, step: 110, measured: 102, idle: 102, memory: 165, sends: 112, above: 150,
+};
 const ROOM_OF_ANY = 165;
 const GAP = 10;
 
@@ -165,7 +172,8 @@ function makeHead() {
 
 function makeFigure() {
   const bar = el("div", { class: "pl-bar", hidden: true }, el("div"));
-  return el("div", { class: "pl-figure" }, el("dt"), el("dd", {}, el("span"), " ", el("span", { class: "pl-change" }), bar));
+  const value = el("dd", {}, el("span"), " ", el("span", { class: "pl-change" }), bar);
+  return el("div", { class: "pl-figure" }, el("dt"), value);
 }
 
 function paintFigure(box, { key, term, text, change, share, isOver }) {
