@@ -238,7 +238,8 @@ class View {
 
   setZoom(zoom) {
     this.zoom = zoom;
-    this.layout();
+    this.ribbon.layout(this.width);
+    this.paint();
   }
 
   setStep(microbatch) {

@@ -5,9 +5,9 @@ import { OWN_KEYS, button, el, keep, set, svg } from "./dom.js";
 import { crossingTexts } from "./crossing.js";
 import { Strip } from "./strip.js";
 import { Terrain } from "./terrain.js";
-import { listenToZoom, zoomed, zoomedByKey, zoomedOn } from "./zoom.js";
+import { listenToZoom, panned, zoomed, zoomedByKey, zoomedOn } from "./zoom.js";
 
-const RIBBON = { top: 12, height: 42, bottom: 12 };
+const RIBBON = { top: 12, height: 42, bottom: 14 };
 const GROUND = "Ribbon of the model, from input to output. Plus and minus zoom, arrows move, 0 shows all.";
 
 export class Ribbon {
@@ -56,7 +56,7 @@ export class Ribbon {
       signal,
       get: () => view.zoom,
       set: (zoom) => view.setZoom(zoom),
-      rangeAt: (share) => this.strip.rangeAt(share),
+      rangeAt: (_, event) => this.strip.rangeAt(event),
     });
     on(this.node, "keydown", (event) => this.pressKey(event));
     on(this.handles, "focusin", (event) => this.reveal(view.cuts[[...this.handles.children].indexOf(event.target)]));
@@ -82,6 +82,17 @@ export class Ribbon {
   reveal(position) {
     const zoom = zoomedOn(this.view.zoom, this.strip.before[position] ?? 0);
     if (zoom !== this.view.zoom && !this.view.drag) this.view.setZoom(zoom);
+  }
+
+  /** A divider dragged past the edge takes the ribbon along. */
+  follow(x) {
+    const { view } = this;
+    if (!(x < 0 && view.zoom[0] > 0) && !(x > this.width && view.zoom[1] < 1)) return;
+    requestAnimationFrame(() => {
+      if (!view.drag) return;
+      view.setZoom(panned(view.zoom, x < 0 ? -0.03 : 0.03));
+      view.dividers.requestPaint();
+    });
   }
 
   /** Show a "+" at the nearest legal cut while the pointer is at the lower edge. */
@@ -120,7 +131,7 @@ export class Ribbon {
 
   layoutOverview([from, to]) {
     const isZoomed = to - from < 1;
-    const y = RIBBON.top + RIBBON.height + 7;
+    const y = RIBBON.top + RIBBON.height + 8;
     const [all, part] = this.overview.children;
     this.overview.style.display = isZoomed ? "" : "none";
     this.tools.classList.toggle("pl-zoomed", isZoomed);
@@ -215,9 +226,10 @@ export class Ribbon {
     this.tip.hidden = index === null;
     view.hint.node.classList.toggle("pl-covered", index !== null);
     const isInHand = index !== null && (view.drag !== null || document.activeElement === this.handles.children[index]);
+    if (isInHand) this.reveal(view.cuts[index]);
     this.terrain.show(isInHand ? index : null, this.x);
     if (index === null) return;
-    if (isInHand) this.reveal(view.cuts[index]);
+    if (view.drag) this.follow(view.drag.x);
     const texts = crossingTexts(view.model, view.costs, view.cuts[index]);
     const room = this.width - 20;
     // One line: a second would cover the verdict, which is read during a drag.

@@ -3,6 +3,7 @@
 import { keep, set, svg } from "./dom.js";
 import { placeOf, sharesBefore } from "./layout.js";
 
+const ARROW = 12;
 const FONT = { size: 11, weight: 500 };
 
 export class Strip {
@@ -35,11 +36,9 @@ export class Strip {
     return placeOf(this.before, from + ((to - from) * x) / this.width);
   }
 
-  /** What a double click there zooms to: the smallest piece drawn there that is not all there is in sight. */
-  rangeAt(share) {
-    const position = Math.floor(placeOf(this.before, share));
-    const pieces = this.seenPieces.filter(({ start, stop }) => start <= position && position < stop);
-    const piece = pieces.at(-1);
+  /** The range of the piece that was drawn at an event, in shares; nothing where there is none. */
+  rangeAt({ target }) {
+    const piece = this.seenPieces[[...this.pieces.children].indexOf(target.closest(".pl-piece"))];
     return piece && [this.before[piece.start], this.before[piece.stop]];
   }
 
@@ -57,8 +56,12 @@ export class Strip {
       set(fills[index], { x: left, width: Math.max(xs[index + 1] > xs[index] ? 0.5 : 0, right - left) });
       fills[index].style.fill = colours[index % colours.length];
     }
+    // Nor does a name stand under the arrow of a divider that is out of sight.
+    const [first, last] = cuts.length ? [this.x(cuts[0]), this.x(cuts.at(-1))] : [0, 0];
+    const [from, to] = [first < 0 ? ARROW : 0, this.width - (last > this.width ? ARROW : 0)];
     for (const { text, left, right } of this.names) {
-      text.style.display = xs.some((x) => x > left && x < right) ? "none" : "";
+      const isFree = left >= from && right <= to && !xs.some((x) => x > left && x < right);
+      text.style.display = isFree ? "" : "none";
     }
   }
 

@@ -3,18 +3,19 @@
 import { el, set, svg } from "./dom.js";
 import { binned, landscape, leveled, placesOf } from "./landscape.js";
 
-const HEIGHT = 34;
-const TALLEST = 24; // pixels of the worst place
+const HEIGHT = 32;
+const TALLEST = 22; // pixels of the worst place
 
 export class Terrain {
   constructor(view) {
     this.view = view;
     this.picture = svg("svg", { height: HEIGHT, "aria-hidden": "true" });
+    this.ground = svg("rect", { class: "pl-terrain-ground", height: HEIGHT });
     this.bars = svg("path", { class: "pl-terrain-bars" });
     this.bytes = svg("path", { class: "pl-terrain-bytes" });
     this.best = svg("circle", { class: "pl-terrain-best", r: 3.5 });
-    this.word = svg("text", { "text-anchor": "end", y: 10 });
-    this.picture.append(this.bytes, this.bars, this.best, this.word);
+    this.word = svg("text", { y: 9 }); // above the numbers of the stages
+    this.picture.append(this.ground, this.bars, this.bytes, this.best, this.word);
     this.node = el("div", { class: "pl-terrain", hidden: true }, this.picture);
   }
 
@@ -26,8 +27,7 @@ export class Terrain {
       return;
     }
     const { costs, cuts, level, width, widthBy, zoom } = this.view;
-    const others = cuts.toSpliced(index, 1);
-    const shown = [index, others.join(), level, width, widthBy, ...zoom].join(" ");
+    const shown = [index, cuts.toSpliced(index, 1).join(), level, width, widthBy, ...zoom].join(" ");
     if (this.shown === shown && this.costs === costs) return;
     Object.assign(this, { shown, costs });
     this.draw(index, x);
@@ -38,20 +38,41 @@ export class Terrain {
     const places = placesOf(model, level, cuts, index);
     const { values, bytes } = landscape(costs, cuts, index, places);
     const xs = places.map(x);
-    const bars = binned(xs, leveled(values), width);
-    const gap = bars.length > 1 ? (bars.at(-1)[0] - bars[0][0]) / (bars.length - 1) : 8;
-    const y = (share) => HEIGHT - 4 - share * TALLEST;
+    const isFlat = values.every((value) => value === values[0]);
     set(this.picture, { width, viewBox: `0 0 ${width} ${HEIGHT}` });
-    set(this.bars, {
-      d: bars.map(([at, share]) => `M${at.toFixed(1)} ${HEIGHT - 1}V${(y(share) - 1).toFixed(1)}`).join(""),
-      "stroke-width": Math.min(Math.max(gap * 0.5, 1), 7),
-    });
-    const line = binned(xs, leveled(bytes), width).map(([at, share]) => `${at.toFixed(1)} ${y(share).toFixed(1)}`);
+    this.drawBars(binned(xs, leveled(values), width), isFlat);
+    const line = binned(xs, leveled(bytes), width).map(([at, share]) => `${at.toFixed(1)} ${height(share).toFixed(1)}`);
     set(this.bytes, { d: line.length > 1 ? `M${line.join("L")}` : "" });
-    const least = bars.reduce((found, bar) => (bar[1] < found[1] ? bar : found), [-99, Infinity]);
-    const isBest = least[1] === 0;
-    set(this.best, { cx: isBest ? least[0] : -99, cy: y(0) - 5 });
-    const words = costs.timed ? "low: a faster bottleneck" : "low: a smaller largest stage";
-    set(this.word, { x: width - 4, text: `${words} · line: bytes that cross` });
+    const clamp = (at) => Math.min(Math.max(at, 0), width);
+    this.drawWord(clamp((xs[0] ?? 0) - 8), clamp((xs.at(-1) ?? 0) + 8), isFlat);
+  }
+
+  drawBars(bars, isFlat) {
+    const gap = bars.length > 1 ? (bars.at(-1)[0] - bars[0][0]) / (bars.length - 1) : 8;
+    set(this.bars, {
+      d: bars.map(([at, share]) => `M${at.toFixed(1)} ${HEIGHT - 1}V${(height(share) - 1).toFixed(1)}`).join(""),
+      "stroke-width": Math.min(Math.max(gap * 0.6, 1), 7),
+    });
+    const [at] = bars.find(([, share]) => share === 0) ?? [0];
+    set(this.best, { cx: at, cy: height(0) - 4 });
+    this.best.style.display = isFlat || !bars.some(([, share]) => share === 0) ? "none" : "";
+  }
+
+  /** What it is, beside the bars where there is room, else over them. */
+  drawWord(left, right, isFlat) {
+    const { costs, ruler, width } = this.view;
+    const what = costs.timed ? "time of the slowest stage" : "size of the largest stage";
+    const texts = isFlat
+      ? [`the ${what} is the same everywhere`, "the same everywhere"]
+      : [`low is good: ${what} · dotted: bytes that cross`, "low is good · dotted: bytes", "low is good"];
+    const side = (text) => {
+      const wide = ruler.width(text) + 6;
+      return right + wide <= width ? right + 2 : left >= wide ? left + 2 - wide : undefined;
+    };
+    const text = texts.find((text) => side(text) !== undefined) ?? texts.at(-1);
+    set(this.word, { x: side(text) ?? width - ruler.width(text) - 4, text });
+    set(this.ground, { x: left, width: right - left });
   }
 }
+
+const height = (share) => HEIGHT - 3 - share * TALLEST;

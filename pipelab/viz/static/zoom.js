@@ -46,7 +46,7 @@ export function zoomedByKey(zoom, key) {
 
 /**
  * Let a node be zoomed: ctrl or meta + wheel and pinch at the pointer, shift + wheel, sideways wheel and dragging its
- * ground pan, a double click zooms to `rangeAt(share)`. A plain wheel scrolls the page.
+ * ground pan, a double click zooms to `rangeAt(share, event)`. A plain wheel scrolls the page.
  */
 export function listenToZoom(node, { get, set, signal, rangeAt }) {
   const on = (event, listener, options = {}) => node.addEventListener(event, listener, { signal, ...options });
@@ -75,7 +75,7 @@ export function listenToZoom(node, { get, set, signal, rangeAt }) {
   for (const event of ["pointerup", "pointercancel", "lostpointercapture"]) on(event, (at) => fingers.remove(at));
   on("dblclick", (event) => {
     const zoom = later.get();
-    const range = isGround(event) && rangeAt(place(event.clientX, zoom));
+    const range = isGround(event) && rangeAt(place(event.clientX, zoom), event);
     if (range) later.set(zoomedTo(zoom, range));
   });
 }
