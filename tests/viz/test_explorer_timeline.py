@@ -198,6 +198,8 @@ def test_one_micro_batch_stands_out_and_its_way_is_told(open_live) -> None:
     boxes = page.evaluate("() => document.querySelectorAll('.pl-predicted .pl-work.pl-lit').length")
     assert boxes == 3
     assert set(texts(page, ".pl-on-colour.pl-lit")) == {"1"}
+    lines = page.locator(".pl-predicted .pl-way").get_attribute("d") or ""
+    assert lines.count("L") == 2  # from stage to stage to stage
     page.keyboard.press("ArrowRight")
     assert texts(page, ".pl-step-words")[0].startswith("micro-batch 2: ")
     page.keyboard.press("Escape")

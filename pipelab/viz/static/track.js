@@ -36,19 +36,22 @@ export class Track {
     this.movingLit = svg("path", { class: "pl-moving pl-lit" });
     this.works = svg("g");
     this.textures = svg("g");
+    this.way = svg("path", { class: "pl-way" });
     this.numbers = svg("g");
     this.paths = new Map();
     this.pool = [];
     const patterns = svg("defs", {});
     patterns.append(...["wait", "B", "I", "W"].map((kind) => makeTexture(id, kind)));
     this.node = svg("g", { class: "pl-track" });
-    this.node.append(patterns, this.ground, this.waiting, this.moving, this.movingLit, this.works, this.textures, this.numbers);
+    this.node.append(patterns, this.ground, this.waiting, this.moving, this.movingLit, this.works, this.textures);
+    this.node.append(this.way, this.numbers);
   }
 
   draw(timeline, { left, width, end_s, rowHeight, pitch = rowHeight + 4, top = 0, lit = null }) {
     this.place = { left, width, end_s, rowHeight, pitch, top, lit, scale: end_s ? width / end_s : 0 };
     this.parts = new Map();
     this.labels = [];
+    this.passed = [];
     const count = timeline.rows.length * (1 + Math.max(0, ...(timeline.rows[0] ?? []).map((event) => event[2])));
     this.every = [1, 2, 5, 10, 20, 50].find((every) => count / every <= MOST_NUMBERS) ?? 100;
     const span = timeline.makespan_s * this.place.scale;
@@ -62,6 +65,14 @@ export class Track {
     set(this.waiting, { d: ground });
     this.fill();
     this.write();
+    set(this.way, { d: this.lineOfWay() });
+  }
+
+  /** From where the lit micro-batch leaves a stage to where the next one takes it up. */
+  lineOfWay() {
+    const passed = this.passed.sort((a, b) => a.x - b.x);
+    const legs = passed.slice(1).map(({ x, y }, index) => `M${passed[index].end} ${passed[index].y}L${x} ${y}`);
+    return legs.join("");
   }
 
   /** Put an event into the path of its look. */
@@ -77,6 +88,7 @@ export class Track {
     // Neighbours are told apart by a gap, as far as there is room for one.
     const d = boxPath(x, y, Math.max(0.3, span - Math.min(1, span / 5)), rowHeight);
     this.extend(`${kind} ${stage}${bright}`, d);
+    if (bright && kind !== "W") this.passed.push({ x: toTenth(x), end: toTenth(x + span), y: y + rowHeight / 2 });
     if (kind !== "F") this.extend(`texture ${kind}${bright}`, d);
     if (rowHeight >= NUMBERS_FROM) this.label(kind, microbatch, x + span / 2, y, span, bright);
   }
