@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
+from explorer_page import cuts_of, handles, texts
 from graphs import gpt2_graph, mlp_graph
 
 from pipelab.graph import Graph
@@ -112,5 +113,59 @@ def test_the_flow_between_pieces_is_that_of_their_ops(node, start: int) -> None:
         for source in graph.ops[op].args
         if source >= start and (source - start) // 2 != (op - start) // 2
     }
-    broadcast = {(0, to, 0) for to, values in enumerate(reads) if 0 in values} if start == 0 else set()
+    mask = {(0, to, 0) for to, values in enumerate(reads) if 0 in values}
+    broadcast = mask if start == 0 else set()
     assert drawn | broadcast == wanted
+
+
+@pytest.mark.browser
+def test_the_graph_opens_blocks_and_closes_them(open_page) -> None:
+    page = open_page(width=1400)
+    assert page.locator(".pl-graph").is_hidden()
+    handles(page).first.press("g")
+    assert texts(page, ".pl-node text:nth-child(2)") == [block.label for block in gpt2_graph().blocks]
+    sight = page.locator(".pl-graph-sight")
+    sight.press("ArrowRight")
+    sight.press("ArrowRight")
+    assert texts(page, ".pl-graph-story div")[0].startswith("h.0 reads embed: add_3 (1×128×768 float32), 393 kB")
+    sight.press("Enter")
+    opened = texts(page, ".pl-node text:nth-child(2)")
+    assert {"attn.c_attn", "mlp.c_fc", "mlp.c_proj"} <= set(opened)
+    assert "h.5" not in opened
+    assert texts(page, ".pl-graph-story div")[0].startswith("h.0")
+    sight.press("Backspace")
+    assert len(texts(page, ".pl-node text:nth-child(2)")) == len(gpt2_graph().blocks)
+
+
+@pytest.mark.browser
+def test_nodes_stand_under_their_pieces_in_the_colours_of_their_stages(open_page) -> None:
+    page = open_page(num_stages=3)
+    handles(page).first.press("g")
+    handles(page).first.press("ArrowLeft")
+    shown = page.evaluate(
+        """() => {
+          const middle = (node) => { const { left, right } = node.getBoundingClientRect(); return (left + right) / 2; };
+          const rects = [...document.querySelectorAll(".pl-node rect")];
+          const pieces = [...document.querySelectorAll(".pl-piece > rect")];
+          return rects.map((rect, k) => [rect.style.fill, Math.abs(middle(rect) - middle(pieces[k]))]);
+        }"""
+    )
+    assert max(apart for _, apart in shown) < 2
+    stages = [next(k for k, cut in enumerate([*cuts_of(page), 10**9]) if block.start < cut)
+              for block in gpt2_graph().blocks]  # fmt: skip
+    assert len({fill for fill, _ in shown}) == 3
+    assert all((a == b) == (p == q) for (a, p), (b, q) in pairwise(zip([f for f, _ in shown], stages, strict=True)))
+
+
+@pytest.mark.browser
+def test_a_node_under_the_mouse_lights_up_what_it_reads_and_makes(open_page) -> None:
+    page = open_page()
+    handles(page).first.press("g")
+    page.locator(".pl-node rect").nth(3).hover()
+    assert page.locator(".pl-node.pl-at text:nth-child(2)").text_content() == "2"
+    lit = "".join(path.get_attribute("d") or "" for path in page.locator(".pl-lit path").all())
+    assert lit.count("M") == 2
+    page.locator(".pl-node rect").nth(3).dblclick()
+    assert "attn.c_attn" in texts(page, ".pl-node text:nth-child(2)")
+    page.locator(".pl-graph-sight").dblclick(position={"x": 300, "y": 3})
+    assert page.locator(".pl-node").count() == 14

@@ -5,7 +5,7 @@ import { dearest } from "./costs.js";
 import { lastPart } from "./model.js";
 import { OWN_KEYS, el, keep, set, svg } from "./dom.js";
 import { MARKS, boxGrid, boxHeight, placeBoxes } from "./layout.js";
-import { badgeText, links } from "./links.js";
+import { badgeTexts, links } from "./links.js";
 
 const KINDS = ["weights", "caches", "activations", "reserve"];
 
@@ -96,22 +96,22 @@ export class StageBoxes {
   /** Write into a box what changed since it was drawn last. */
   paintBox(node, stage, marked, share) {
     const { costs, model } = this.view;
-    const badge = badgeText(this.links.broadcasts, stage.index);
-    const drawn = [stage.start, stage.stop, stage.cost, stage.needs, marked, share, badge, costs.rows, costs.device].join();
+    const badges = badgeTexts(this.links.broadcasts, stage.index);
+    const drawn = [stage.start, stage.stop, stage.cost, stage.needs, marked, share, badges[0], costs.rows, costs.device].join();
     if (node.dataset.drawn === drawn) return;
     node.dataset.drawn = drawn;
     const labels = model.labels(stage);
     const needs = costs.tooLarge([stage]).length ? `needs ${formatNeed(stage.needs, costs.capacity)}` : "";
-    this.paintTexts(node.children, stage, marked, { needs, labels, badge });
+    this.paintTexts(node.children, stage, marked, { needs, labels, badges });
     node.style.setProperty("--pl-stage", this.view.colours[stage.index % this.view.colours.length]);
     node.classList.toggle("pl-largest", marked);
     node.classList.toggle("pl-too-large", Boolean(needs));
     node.children[4].style.transform = `scaleX(${share.toFixed(3)})`;
     this.paintFill(node.children[6].children, stage);
-    set(node, { "aria-label": this.describe(stage, { labels, needs, badge, marked, share }) });
+    set(node, { "aria-label": this.describe(stage, { labels, needs, badge: badges[0], marked, share }) });
   }
 
-  paintTexts([name, mark, time, params, , bytes, , holds, badgeNode], stage, marked, { needs, labels, badge }) {
+  paintTexts([name, mark, time, params, , bytes, , holds, badgeNode], stage, marked, { needs, labels, badges }) {
     const { costs, model, ruler } = this.view;
     const { narrow, named, box } = this.grid;
     const room = box - (narrow ? 14 : 22);
@@ -125,7 +125,8 @@ export class StageBoxes {
     const held = needs ? [needs, needs.slice(6)] : costs.capacity ? [`${total} of ${formatBytes(costs.capacity)}`, total] : [total];
     const wide = needs ? 600 : 400;
     bytes.textContent = held.find((text) => ruler.width(text, needs ? 11 : 12, wide) <= room) ?? held.at(-1);
-    badgeNode.textContent = narrow || !badge ? "" : ruler.fit(`+ ${badge}`, 0.55 * room);
+    const badge = badges.map((text) => `+ ${text}`).find((text) => ruler.width(text) <= 0.6 * room) ?? badges[0];
+    badgeNode.textContent = narrow || !badge ? "" : ruler.fit(badge, 0.6 * room);
     const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 20 : 0);
     // Of a long path the number says most.
     const written = ruler.width(labels) <= left ? labels : model.labels(stage, lastPart);

@@ -13,6 +13,7 @@ import { Arcs } from "./arcs.js";
 import { Card } from "./card.js";
 import { Controls, Hint } from "./controls.js";
 import { Dividers } from "./dividers.js";
+import { GraphPane } from "./graph.js";
 import { Help, Menu } from "./menu.js";
 import { pressed } from "./keys.js";
 import { Ribbon } from "./ribbon.js";
@@ -93,6 +94,7 @@ class View {
     this.verdict = new Verdict(this);
     this.hint = new Hint(this);
     this.ribbon = new Ribbon(this);
+    this.graph = new GraphPane(this);
     this.card = new Card(this);
     this.boxes = new StageBoxes(this);
     this.arcs = new Arcs(this);
@@ -100,14 +102,14 @@ class View {
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
     this.rests = el("div", { class: "pl-rests" });
-    this.panes = [this.ribbon, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
+    this.panes = [this.ribbon, this.graph, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
     const title = el("div", { class: "pl-title" }, name, el("span", { class: "pl-about", text: data.about }), el("span", { class: "pl-icons" }, ...icons));
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
-    this.root.append(this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node, this.rests);
+    this.root.append(this.graph.node, this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node, this.rests);
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
   }

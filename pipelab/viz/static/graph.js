@@ -10,16 +10,25 @@ const NODE = { top: 18, height: 24, step: 34, room: 46 };
 const STROKES = [1, 2, 3.5];
 const HINT = "Double-click or Enter opens a node, Backspace closes it; ← → go from node to node.";
 
+const stemOf = (label) => label.slice(0, label.lastIndexOf(".") + 1);
+
+function makeNode() {
+  const group = svg("g", { class: "pl-node" });
+  group.append(svg("rect", { rx: 4, height: NODE.height }), svg("text"), svg("text", { class: "pl-node-badge" }));
+  return group;
+}
+
 export class GraphPane {
   constructor(view) {
     this.view = view;
     this.at = null;
     this.picture = svg("svg", { class: "pl-graph-svg", "aria-hidden": "true" });
+    this.grounds = svg("g", { class: "pl-graph-grounds" });
     this.edges = svg("g", { class: "pl-edges" });
     this.lit = svg("g", { class: "pl-lit" });
     this.nodes = svg("g");
     this.cuts = svg("path", { class: "pl-graph-cuts" });
-    this.picture.append(this.edges, this.lit, this.cuts, this.nodes);
+    this.picture.append(this.grounds, this.edges, this.lit, this.cuts, this.nodes);
     for (const parent of [this.edges, this.lit]) keep(parent, STROKES.length, (i) => svg("path", { "stroke-width": STROKES[i] }));
     this.sight = el("div", { class: "pl-graph-sight", role: "application", tabindex: "0", "aria-label": "Graph", ...OWN_KEYS }, this.picture);
     this.story = el("div", { class: "pl-graph-story", "aria-live": "polite" });
@@ -52,13 +61,20 @@ export class GraphPane {
       ArrowLeft: () => this.look(Math.max(at - 1, 0)),
       Home: () => this.look(0),
       End: () => this.look(last),
-      Enter: () => this.at !== null && this.zoomInto(this.pieces[this.at]),
-      Backspace: () => this.zoomOut(),
+      Enter: () => this.at !== null && this.stay(() => this.zoomInto(this.pieces[this.at])),
+      Backspace: () => this.stay(() => this.zoomOut()),
     };
     if (!(event.key in keys)) return;
     event.preventDefault();
     event.stopPropagation();
     keys[event.key]();
+  }
+
+  /** Zoom, and go on from the node that is where one was. */
+  stay(zoom) {
+    const position = this.pieces[this.at ?? this.pieces.length >> 1].start;
+    zoom();
+    this.look(this.pieces.findIndex(({ stop }) => stop > position));
   }
 
   zoomInto({ start, stop }) {
@@ -90,23 +106,28 @@ export class GraphPane {
       const gap = Math.min(7, Math.max(0.5, 0.15 * (end - x)));
       return { left: x + gap, right: end - gap, y: NODE.top + NODE.step * lanes[index] };
     });
-    const shapes = shapesOf(this.flow.edges, lanes);
+    this.layoutLines(lanes);
+    set(this.picture, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` });
+    this.drawNodes();
+    this.drawLines(this.edges, this.lines, this.ends);
+    this.look(null);
+  }
+
+  /** Lines as paths; the thicker, the more bytes. */
+  layoutLines(lanes) {
+    const { edges } = this.flow;
+    const shapes = shapesOf(edges, lanes);
     const base = NODE.top + NODE.step * Math.max(...lanes) + NODE.height;
-    const arcs = shapes.includes("arc") ? NODE.room : 8;
-    this.height = base + arcs;
+    this.height = base + (shapes.includes("arc") ? NODE.room : 8);
     const space = { height: NODE.height, base, room: NODE.room - 8 };
-    const bytes = this.flow.edges.map(({ values }) => values.reduce((sum, value) => sum + this.tensor(value).bytes, 0));
+    const bytes = edges.map(({ values }) => values.reduce((sum, value) => sum + this.tensor(value).bytes, 0));
     const most = Math.max(...bytes);
-    this.lines = this.flow.edges.map(({ from, to }, index) => ({
+    this.lines = edges.map(({ from, to }, index) => ({
       from, to,
       path: edgePath(shapes[index], this.boxes[from], this.boxes[to], space),
       weight: bytes[index] > most / 2 ? 2 : bytes[index] > most / 8 ? 1 : 0,
     }));
     this.ends = this.stubs();
-    set(this.picture, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` });
-    this.drawNodes();
-    this.drawLines(this.edges, this.lines, this.ends);
-    this.look(null);
   }
 
   /** Short lines to what lies outside the picture. */
@@ -123,28 +144,38 @@ export class GraphPane {
   }
 
   drawNodes() {
-    const { ruler } = this.view;
-    const groups = keep(this.nodes, this.pieces.length, () => {
-      const group = svg("g", { class: "pl-node" });
-      group.append(svg("rect", { rx: 4, height: NODE.height }), svg("text"), svg("text", { class: "pl-node-badge" }));
-      return group;
-    });
+    const groups = keep(this.nodes, this.pieces.length, makeNode);
+    // Of "h.0" to "h.11" all say their number where one has no room for more.
+    const tight = new Set(this.pieces.filter(({ label }, index) => !this.fits(label, index)).map(({ label }) => stemOf(label)));
     let free = 0;
     for (const [index, { label }] of this.pieces.entries()) {
       const { left, right, y } = this.boxes[index];
       const [rect, name, badge] = groups[index].children;
-      const [from, to] = [Math.max(left, 0), Math.min(right, this.width)];
+      const middle = (Math.max(left, 0) + Math.min(right, this.width)) / 2;
+      const short = label.slice(stemOf(label).length);
+      const names = /^\d+$/.test(short) && tight.has(stemOf(label)) ? [short] : [label, short];
+      const said = this.badgeOf(index, middle, free);
+      if (said) free = middle + this.view.ruler.width(said) / 2 + 5;
       set(rect, { x: left, y, width: Math.max(right - left, 0.5) });
-      const text = [label, label.slice(label.lastIndexOf(".") + 1)].find((part) => ruler.width(part, 11, 500) + 6 <= to - from) ?? "";
-      set(name, { x: (from + to) / 2, y: y + NODE.height / 2 + 4, text });
-      const reads = [...new Set(this.flow.reads[index].map((value) => briefName(this.tensor(value))))].join(", ");
-      const wide = ruler.width(`+ ${reads}`);
-      const start = (left + right - wide) / 2;
-      const fits = reads && start > free && start + wide < this.width;
-      if (fits) free = start + wide + 6;
-      set(badge, { x: (left + right) / 2, y: 11, text: fits ? `+ ${reads}` : "" });
+      set(name, { x: middle, y: y + NODE.height / 2 + 4, text: names.find((text) => this.fits(text, index)) ?? "" });
+      set(badge, { x: middle, y: 11, text: said });
       delete groups[index].dataset.stage;
     }
+  }
+
+  /** Whether a name has room in its node, or in what is in sight of it. */
+  fits(text, index) {
+    const { left, right } = this.boxes[index];
+    return this.view.ruler.width(text, 11, 500) + 4 <= Math.min(right, this.width) - Math.max(left, 0);
+  }
+
+  /** What comes to a node from far away, or "+" where the last one's words leave no room. */
+  badgeOf(index, middle, free) {
+    const { model, ruler } = this.view;
+    const reads = new Set(this.flow.reads[index].map((value) => briefName(model, this.tensor(value))));
+    if (!reads.size) return "";
+    const fits = (text) => middle - ruler.width(text) / 2 > free && middle + ruler.width(text) / 2 < this.width;
+    return [`+ ${[...reads].join(", ")}`, "+"].find(fits) ?? "";
   }
 
   drawLines(parent, lines, ends = "") {
@@ -166,8 +197,12 @@ export class GraphPane {
       groups[index].dataset.stage = stage;
       groups[index].firstChild.style.fill = colours[stage % colours.length];
     }
-    const xs = cuts.map((cut) => ribbon.x(cut)).filter((x) => x >= 0 && x <= this.width);
-    set(this.cuts, { d: xs.map((x) => `M${x.toFixed(1)} 0V${this.height}`).join("") });
+    const xs = [0, ...cuts.map((cut) => Math.min(Math.max(ribbon.x(cut), 0), this.width)), this.width];
+    for (const [index, ground] of [...keep(this.grounds, cuts.length + 1, () => svg("rect", { y: 0 }))].entries()) {
+      set(ground, { x: xs[index], width: xs[index + 1] - xs[index], height: this.height });
+      ground.style.fill = colours[index % colours.length];
+    }
+    set(this.cuts, { d: xs.filter((x) => x > 0 && x < this.width).map((x) => `M${x.toFixed(1)} 0V${this.height}`).join("") });
   }
 
   /** Say what flows into a node and out of it, and light it up; null ends it. */
@@ -193,7 +228,7 @@ export class GraphPane {
     }
     const words = (values) => values.map((value) => this.tensor(value)).sort((a, b) => b.bytes - a.bytes)
       .map((tensor) => `${tensorWords(tensor)}, ${formatBytes(tensor.bytes)}`).join(" · ") || "nothing";
-    const name = path && path !== label ? `${path}: ${label}` : label;
+    const name = path && !path.endsWith(label) ? `${path}: ${label}` : (path ?? label);
     return [`${name} reads ${words([...reads])}`, `makes ${words(makes)}`];
   }
 }

@@ -8,7 +8,7 @@ const MAX_LANES = 5;
 
 /**
  * What flows between pieces: `edges` {from, to, values} between two of them, `reads` per piece the values that come from
- * elsewhere (inputs, broadcasts), and whether values come from before (`enters`) or leave behind (`leaves`) the pieces.
+ * elsewhere (inputs, broadcasts, far away), and which pieces the flow `enters` and `leaves`.
  */
 export function flowBetween(flow, pieces) {
   const count = pieces.length;
@@ -22,8 +22,8 @@ export function flowBetween(flow, pieces) {
     const many = within.length + outside > MOST_READERS;
     if (outside && from >= 0 && flow.readers(value).at(-1) >= stop && !many) found.leaves.add(from);
     for (const to of within) {
-      if (many || value < 0) found.reads[to].push(value);
-      else if (from < 0) found.enters.add(to);
+      if (from < 0 && value >= 0 && !many && !to) found.enters.add(to);
+      else if (many || from < 0) found.reads[to].push(value);
       else {
         const key = from * count + to;
         if (!edges.has(key)) edges.set(key, { from, to, values: [] });

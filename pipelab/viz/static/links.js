@@ -28,7 +28,7 @@ export function links(model, cuts, stages, rows) {
     const readers = stagesOf(stages, model.flow.readers(value)).filter((stage) => stage > from);
     // Read by the next stage and a distant one it is a skip all the same.
     const relayed = last + 1 - from > readers.length;
-    if (readers.length > (relayed ? 2 : 1)) broadcasts.push({ ...tensor, brief: briefName(tensor), from, readers });
+    if (readers.length > (relayed ? 2 : 1)) broadcasts.push({ ...tensor, brief: briefName(model, tensor), from, readers });
     else add("skip", [first, last + 1], tensorWords(tensor), tensor.bytes);
   }
   return { arcs: [...found.values()].sort((a, b) => b.bytes - a.bytes), broadcasts };
@@ -63,8 +63,9 @@ export function linkText({ kind, ends, names, bytes }) {
   return `${shown.includes(" = ") ? "tied" : "shared"}: ${shown}, ${formatBytes(bytes)} ${where}`;
 }
 
-/** What a stage reads of what many read, in a few words: "mask, rotary_emb". */
-export function badgeText(broadcasts, stage) {
-  const names = broadcasts.filter(({ readers }) => readers.includes(stage)).map(({ brief }) => brief);
-  return [...new Set(names)].join(", ");
+/** What a stage reads of what many read, in many words and in few: "mask, rotary_emb", "mask, 1 more". */
+export function badgeTexts(broadcasts, stage) {
+  const names = [...new Set(broadcasts.filter(({ readers }) => readers.includes(stage)).map(({ brief }) => brief))];
+  if (names.length < 2) return names;
+  return [names.join(", "), `${names[0]}, ${names.length - 1} more`, `${names.length} inputs`];
 }

@@ -10,11 +10,11 @@ export function tensorOf(model, value, rows) {
 /** "h.2: add_7 (1×128×768 float32)". */
 export const tensorWords = ({ name, shape }) => (shape ? `${name} (${shape})` : name);
 
-/** What to call a value that many stages read: "mask", "rotary_emb", or an input's name. */
-export function briefName({ value, name, shape }) {
+/** What to call a value that many read: "mask", "rotary_emb" after the module that makes it, or an input's name. */
+export function briefName({ program, data }, { value, name, shape }) {
   if (value < 0) return name;
-  const [place, made] = name.split(": ");
   if (shape.endsWith(" bool")) return "mask";
-  const module = place.slice(place.lastIndexOf(".") + 1);
-  return /rotary|rope|mask|position|encoder/.test(module) ? module : (made ?? name);
+  const { path } = program.opPiece(value);
+  const isOwn = data.blocks[program.blockOf[value]][3] >= 0 || path === data.model;
+  return isOwn ? name.slice(name.lastIndexOf(": ") + 2) : path.slice(path.lastIndexOf(".") + 1);
 }
