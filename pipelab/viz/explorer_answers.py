@@ -26,8 +26,8 @@ def answer(explorer: "Explorer", content: Any) -> Answer | None:
         body, buffers = _ANSWERS[kind](explorer, content)
     except PipelabError as error:
         body, buffers = {"error": str(error)}, []
-    except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a message that is not as agreed
-        body, buffers = {"error": f"The message {kind!r} is not complete: {type(error).__name__}: {error}"}, []
+    except Exception as error:  # of a message that is not as agreed; there is nobody to raise to
+        body, buffers = {"error": f"This cannot be answered: {type(error).__name__}: {error}"}, []
     return {"type": kind, **body}, buffers
 
 

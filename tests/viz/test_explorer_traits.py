@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import ipywidgets
 import numpy as np
 import pytest
 import traitlets
@@ -21,8 +22,8 @@ from pipelab.simulator import simulate
 from pipelab.viz.explorer import Explorer
 from pipelab.viz.explorer_answers import answer
 from pipelab.viz.explorer_runs import ranks_of
-from pipelab.viz.explorer_state import graph_state, preset_state
-from pipelab.viz.explorer_workloads import opening_plan
+from pipelab.viz.explorer_state import graph_state, preset_state, report_state
+from pipelab.viz.explorer_workloads import Workload, carried, opening_plan
 
 GRAPH = gpt2_graph()
 STARTS = {block.label: block.start for block in GRAPH.blocks}
@@ -374,3 +375,75 @@ def test_a_measured_model_is_on_this_machine_and_has_no_way_back() -> None:
     explorer.set_state({"_hardware": "this machine"})
     assert explorer.timeline is not None
     assert "this machine (2 cores)" in explorer.timeline.source
+
+
+# --- an ordinary ipywidget ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("value", OTHER), ("cuts", OTHER), ("num_stages", 3), ("num_microbatches", 2), ("schedule", "zb_h1"),
+     ("train", True), ("num_ranks", 2), ("hardware", "t4-16gb")],
+)  # fmt: skip
+def test_every_trait_can_be_linked_and_observed(name: str, value: Any) -> None:
+    first, second, third = make(), make(), make()
+    seen = changes(second, name)
+    traitlets.link((first, name), (second, name))
+    setattr(first, name, value)
+    assert getattr(second, name) == value
+    assert seen[-1] == (name, value)
+    assert getattr(third, name) != value  # two explorers do not disturb each other
+
+
+def test_it_sits_in_boxes_and_drives_an_interactive_output() -> None:
+    explorer = make()
+    shown: list[tuple[int, ...]] = []
+    ipywidgets.interactive_output(lambda cuts: shown.append(cuts), {"cuts": explorer})
+    slider = ipywidgets.IntSlider(4, min=1, max=8)
+    ipywidgets.link((slider, "value"), (explorer, "num_microbatches"))
+    ipywidgets.jslink((explorer, "value"), (make(), "value"))
+    box = ipywidgets.VBox([ipywidgets.HBox([explorer, slider])])
+    explorer.value = OTHER
+    assert shown[-1] == OTHER
+    slider.value = 2
+    assert (explorer.num_microbatches, box.children[0].children[0]) == (2, explorer)
+
+
+# --- several traces -----------------------------------------------------------------------------------
+
+
+def test_another_trace_comes_in_one_message_with_the_cuts_at_their_names() -> None:
+    longer = gpt2_graph(extra_ops=3, batch=2)
+    choices = {"short": Workload(GRAPH, Runner()), "long": Workload(longer, None, "Off.")}
+    explorer = Explorer(Plan(GRAPH, CUTS, "by hand", "t4-16gb"), num_microbatches=8, workloads=choices)
+    names, report = explorer.plan.split_points, explorer.run()
+    sent: list[set[str]] = []
+    explorer.send_state = lambda key=None: sent.append(set(key))  # type: ignore[method-assign]
+    explorer.workload = "long"
+    assert explorer.plan.split_points == names
+    assert explorer.plan.graph is longer
+    assert (explorer.num_microbatches, explorer._run_refusal, explorer._report_state) == (2, "Off.", None)
+    assert [keys for keys in sent if "_data" in keys] == [keys for keys in sent if "cuts" in keys]
+    assert {"_data", "_presets", "_costs", "cuts", "value", "_workload"} <= sent[-1]
+    explorer.set_state({"_workload": "short"})
+    assert (explorer.workload, explorer.cuts, explorer._report_state) == ("short", CUTS, report_state(report))
+
+
+def test_a_cut_without_its_name_goes_to_the_nearest_place() -> None:
+    longer = gpt2_graph(extra_ops=3)
+    inside = next(i for i in GRAPH.legal if GRAPH.ops[i].module.endswith("h.3.mlp.act"))
+    extra = next(i for i in longer.legal if longer.ops[i].module.endswith("h.3.mlp.act") and longer.ops[i].ordinal == 3)
+    (there,), nothing = carried(GRAPH, (inside,), longer)
+    assert (longer.ops[there].module, nothing) == (GRAPH.ops[inside].module, "")
+    (back,), said = carried(longer, (extra,), GRAPH)
+    assert GRAPH.blocks_between(back, back + 1)[0].label == "h.3"
+    assert said == "1 split point moved to the nearest legal place."
+
+
+def test_cuts_that_fall_together_are_one_and_that_is_said() -> None:
+    longer = gpt2_graph(extra_ops=9)
+    many = tuple(i for i in longer.legal if longer.ops[i].module.endswith("h.3.mlp.act") and longer.ops[i].ordinal > 0)
+    cuts, said = carried(longer, many, GRAPH)
+    assert len(set(cuts)) == len(cuts) < len(many)
+    assert "moved to the nearest legal place and" in said
+    assert "found no place of their own." in said
