@@ -17,6 +17,9 @@ from pipelab.costs import Costs, microbatch_rows
 from pipelab.graph import Graph
 from pipelab.hardware import Device
 from pipelab.plan import Plan
+from pipelab.policies import uniform
+from pipelab.presets import PRESETS
+from pipelab.simulator import simulate
 from pipelab.viz.explorer_costs import cost_state
 from pipelab.viz.explorer_state import graph_state
 
@@ -62,7 +65,7 @@ def expected_stages(graph: Graph, device: Device | None, num_microbatches: int, 
             {
                 "index": stage.index, "start": stage.start, "stop": stage.stop, "params": stage.num_params,
                 "bytes": stage.param_bytes, "flops": int(flops[stage.start : stage.stop].sum()),
-                "memory": {**memory, "total": total}, "needs": total, "inFlight": None,
+                "memory": {**memory, "total": total}, "needs": total, "inFlight": None, "rank": stage.index,
                 **_seconds(graph, device, rows, stage.start, stage.stop, len(cuts) + 1, stage.num_params),
             }
         )  # fmt: skip
@@ -136,3 +139,21 @@ def test_stages_of_any_graph_are_pythons(node: Node, choose: random.Random) -> N
 def test_stages_of_a_transformer_are_pythons(node: Node, choose: random.Random) -> None:
     graph = gpt2_graph(choose.randint(1, 12), vocab=choose.randint(1, 50000), batch=choose.randint(1, 12))
     check_splits(node, choose, graph, 10)
+
+
+def test_stages_of_one_rank_are_too_large_together(node: Node) -> None:
+    graph = gpt2_graph()
+    plan = uniform(graph, num_stages=4)
+    options = {"schedule": "interleaved_1f1b", "num_ranks": 2, "num_microbatches": 8}
+    timeline = simulate(plan, hardware="h100-80gb", **options)  # type: ignore[arg-type]
+    least, most = timeline.peak_memory_bytes
+    state = cost_state(graph, replace(PRESETS["h100-80gb"], memory_bytes=(least + most) / 2), 8)
+    body = """
+      const [{ Model }, { Costs }] = await Promise.all(["model.js", "costs.js"].map(load));
+      const costs = new Costs(new Model(args[0]), args[1]);
+      const stages = costs.stages(args[2], { schedule: "interleaved_1f1b", numRanks: 2 });
+      return [costs.verdict(stages, null), costs.wouldFit(stages)];
+    """
+    verdict, move = node.run(body, graph_state(graph), state, plan.cuts)
+    assert verdict.endswith(f"Stages 1 and 3 together need {most / 1e9:.1f} of 1.3 GB.")
+    assert move is None

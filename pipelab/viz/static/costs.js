@@ -3,7 +3,8 @@
 import { fixed, formatBytes, formatCount, formatNeed, formatSeconds } from "./numbers.js";
 import { Sizes } from "./model.js";
 import { moveThatFits } from "./fitting.js";
-import { mostHeld, scheduleActions } from "./schedules.js";
+import { mostInFlight, rankMemory } from "./memory.js";
+import { scheduleActions } from "./schedules.js";
 
 /**
  * What stages and cuts cost for one micro-batch, the largest: bytes and FLOPs always; where there is a device also
@@ -25,27 +26,30 @@ export class Costs {
   }
 
   /**
-   * The stages between these cuts: what each holds, its `cost`, the bytes it `needs`, and of what they are made: in
-   * training by a schedule, where a stage keeps the activations of the micro-batches `inFlight`.
+   * The stages between these cuts: what each holds, its `cost`, the bytes it `needs` and of what they are made. In
+   * training a schedule says of how many micro-batches a stage keeps activations, `inFlight` (else null); stages that
+   * share a rank need its memory together.
    */
-  stages(cuts, { training = false, schedule, numRanks } = {}) {
+  stages(cuts, { training = false, schedule = "gpipe", numRanks = null } = {}) {
     const stages = this.model.stages(cuts);
-    const inFlight = training ? this.inFlight(stages.length, schedule, numRanks) : stages.map(() => null);
-    return stages.map((stage, index) => {
-      const { start, stop } = stage;
-      const memory = this.memory(start, stop, inFlight[index]);
-      const flops = this.state.flops_before[stop] - this.state.flops_before[start];
-      const seconds = this.seconds(start, stop, stages.length, stage.params);
-      return { ...stage, flops, memory, needs: memory.total, inFlight: inFlight[index], ...seconds };
-    });
+    const ranks = numRanks ?? stages.length;
+    const { orders } = scheduleActions(schedule, ranks, stages.length, this.state.num_microbatches, training);
+    const inFlight = training ? (orders ? mostInFlight(orders, stages.length) : stages.map(() => 1)) : [];
+    const found = stages.map((stage) => this.stage(stage, stages.length, inFlight[stage.index] ?? null));
+    return orders && ranks < stages.length ? sharing(found, this.needsOfRanks(found, orders, training)) : found;
   }
 
-  /** The most micro-batches of each stage whose activations are held at once; 1 where the schedule cannot be. */
-  inFlight(numStages, schedule, numRanks) {
-    const ranks = numRanks ?? numStages;
-    const { orders } = scheduleActions(schedule, ranks, numStages, this.state.num_microbatches, true);
-    const most = (stage) => (orders ? mostHeld(orders[stage % ranks], (other) => Number(other === stage)) : 1);
-    return Array.from({ length: numStages }, (_, stage) => most(stage));
+  stage(stage, count, inFlight) {
+    const { index, start, stop, params } = stage;
+    const memory = this.memory(start, stop, inFlight);
+    const flops = this.state.flops_before[stop] - this.state.flops_before[start];
+    const held = { memory, needs: memory.total, inFlight, rank: index };
+    return { ...stage, flops, ...held, ...this.seconds(start, stop, count, params) };
+  }
+
+  needsOfRanks(stages, orders, training) {
+    const memories = stages.map(({ start, stop }) => this.memory(start, stop, training ? 1 : null));
+    return rankMemory(memories, orders).peak_bytes;
   }
 
   /** Seconds of a stage and its parts; without times only its cost, which is its parameters. */
@@ -123,15 +127,16 @@ export class Costs {
   }
 
   shortage(stages, tooLarge) {
-    const [{ index, needs }] = tooLarge;
-    if (tooLarge.length === 1) {
-      const move = this.wouldFit(stages, index);
-      const advice = move ? `: move ${move.label} to stage ${move.to}` : "";
-      return `Stage ${index} needs ${formatNeed(needs, this.capacity)}${advice}.`;
-    }
+    const [{ index, rank, needs }] = tooLarge;
     const names = tooLarge.map((stage) => stage.index);
-    const which = names.length > 3 ? names.length : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-    const subject = names.length > 3 ? `${which} stages` : `Stages ${which}`;
+    const which = names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0];
+    const move = names.length > 1 ? null : this.wouldFit(stages, index);
+    const advice = move ? `: move ${move.label} to stage ${move.to}` : "";
+    if (names.length === 1) return `Stage ${which} needs ${formatNeed(needs, this.capacity)}${advice}.`;
+    const subject = names.length > 3 ? `${names.length} stages` : `Stages ${which}`;
+    if (tooLarge.every((stage) => stage.rank === rank)) {
+      return `${subject} together need ${formatNeed(needs, this.capacity)}.`;
+    }
     return `${subject} need more than ${formatBytes(this.capacity)}.`;
   }
 }
@@ -154,6 +159,9 @@ export class Peaks {
     return Math.max(this.levels[rank][start], this.levels[rank][stop - 2 ** rank]);
   }
 }
+
+const sharing = (stages, needs) =>
+  stages.map((stage) => ({ ...stage, rank: stage.index % needs.length, needs: needs[stage.index % needs.length] }));
 
 export const dearest = (stages) => stages.reduce((most, stage) => (stage.cost > most.cost ? stage : most));
 

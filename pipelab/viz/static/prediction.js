@@ -1,7 +1,8 @@
 // What a run of the cuts would do, as `pipelab.simulate` says it.
 
 import { replay } from "./replay.js";
-import { mostHeld, scheduleActions } from "./schedules.js";
+import { rankMemory } from "./memory.js";
+import { scheduleActions } from "./schedules.js";
 
 /**
  * The predicted timeline of a split: {rows, makespan_s, idle, rank_idle, unit}, and of each rank the bytes it holds
@@ -18,19 +19,8 @@ export function predict(costs, cuts, { schedule = "gpipe", training = false, num
   const found = replay(orders, costs.timed ? timedWork(costs, edges, training) : sharesOfWork(costs, edges));
   if (found.error) return found;
   const rows = costs.timed ? found.rows : found.rows.map((events) => events.filter(([kind]) => kind !== "send"));
-  return { ...summary(rows), ...rankMemory(costs, edges, orders, training), unit: costs.timed ? "s" : "share" };
-}
-
-/** What each rank holds: weights, gradients and caches of its stages always, activations as its order has them. */
-function rankMemory(costs, edges, orders, training) {
   const memories = edges.slice(1).map((stop, stage) => costs.memory(edges[stage], stop, training ? 1 : null));
-  const rank_bytes = orders.map((_, rank) => {
-    const held = memories.filter((_, stage) => stage % orders.length === rank);
-    const bytes = held.reduce((sum, { weights, gradients, caches }) => sum + weights + gradients + caches, 0);
-    return bytes + costs.state.reserve_bytes;
-  });
-  const peaks = orders.map((order) => mostHeld(order, (stage) => memories[stage].activations));
-  return { rank_bytes, peak_bytes: rank_bytes.map((bytes, rank) => bytes + peaks[rank]) };
+  return { ...summary(rows), ...rankMemory(memories, orders), unit: costs.timed ? "s" : "share" };
 }
 
 /** Makespan and idle shares of rows of events. */
