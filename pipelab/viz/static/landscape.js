@@ -23,6 +23,16 @@ export function landscape(costs, cuts, index, places) {
   return { values: Float64Array.from(places, worst), bytes: Float64Array.from(places, (place) => costs.cutBytes(place)) };
 }
 
+/** The best place, by index: the least value, among equals the fewest bytes. */
+export function bestOf(values, bytes) {
+  let best = 0;
+  for (let index = 1; index < values.length; index++) {
+    const isLess = values[index] < values[best] || (values[index] === values[best] && bytes[index] < bytes[best]);
+    if (isLess) best = index;
+  }
+  return best;
+}
+
 /** The least value in each pixel column: [x, value], from left to right; what lies outside the width is left out. */
 export function binned(xs, values, width) {
   const columns = [];

@@ -28,6 +28,7 @@ export class Ribbon {
     this.terrain = new Terrain(view);
     this.adder = el("div", { class: "pl-adder", "aria-hidden": "true", text: "+", hidden: true });
     this.tip = el("div", { class: "pl-tip", hidden: true });
+    this.told = null; // the divider whose tip is shown
     this.tools = this.makeTools();
     view.hint.node.lastChild.before(this.tools);
     this.node = el("div", { class: "pl-ribbon" }, this.terrain.node, this.ground, this.handles, this.adder, this.tip);
@@ -71,7 +72,9 @@ export class Ribbon {
   pressKey(event) {
     const pans = event.key.startsWith("Arrow");
     if (event.ctrlKey || event.metaKey || event.altKey || (pans && event.target !== this.ground)) return;
-    const zoom = zoomedByKey(this.view.zoom, event.key);
+    const { before } = this.strip;
+    const divider = this.view.cuts[[...this.handles.children].indexOf(event.target)];
+    const zoom = zoomedByKey(this.view.zoom, event.key, before[divider]);
     if (!zoom) return;
     event.preventDefault();
     event.stopPropagation();
@@ -127,6 +130,7 @@ export class Ribbon {
     const cuts = model.byLevel[level].map(this.x).filter((x) => x >= 0 && x <= width);
     set(this.ticks, { d: cuts.length <= width / 3 ? cuts.map((x) => `M${x.toFixed(1)} ${top + height}v4`).join("") : "" });
     this.layoutOverview(zoom);
+    if (this.told !== null) this.paintTip();
   }
 
   layoutOverview([from, to]) {
@@ -156,10 +160,9 @@ export class Ribbon {
     const { model, costs } = this.view;
     const { flops_before: flops, time_before: times } = costs.state;
     const name = level === "op" ? `${label} in ${path}` : level === "module" && !path.endsWith(label) ? `${path}: ${label}` : path;
-    const parts = [`${formatCount(model.params.between(start, stop))} parameters`];
-    parts.push(`${prefixed(flops[stop] - flops[start]).join(" ")}FLOPs`);
-    if (costs.timed) parts.push(formatSeconds(times[stop] - times[start]));
-    return `${name}\n${parts.join(" · ")} per micro-batch`;
+    const time = costs.timed ? ` and ${formatSeconds(times[stop] - times[start])}` : "";
+    const work = `${prefixed(flops[stop] - flops[start]).join(" ")}FLOPs${time} per micro-batch`;
+    return `${name}\n${formatCount(model.params.between(start, stop))} parameters · ${work}`;
   }
 
   paint() {
@@ -223,20 +226,29 @@ export class Ribbon {
   /** Say what crosses a cut, and while it is in hand how good its other places are; no index hides both. */
   showTip(index) {
     const { view } = this;
+    this.told = index;
     this.tip.hidden = index === null;
     view.hint.node.classList.toggle("pl-covered", index !== null);
-    const isInHand = index !== null && (view.drag !== null || document.activeElement === this.handles.children[index]);
-    if (isInHand) this.reveal(view.cuts[index]);
-    this.terrain.show(isInHand ? index : null, this.x);
-    if (index === null) return;
+    if (this.isInHand) this.reveal(view.cuts[index]);
     if (view.drag) this.follow(view.drag.x);
-    const texts = crossingTexts(view.model, view.costs, view.cuts[index]);
+    this.paintTip();
+  }
+
+  get isInHand() {
+    return this.told !== null && (this.view.drag !== null || document.activeElement === this.handles.children[this.told]);
+  }
+
+  paintTip() {
+    const { view, told } = this;
+    this.terrain.show(this.isInHand ? told : null, this.x);
+    if (told === null || told >= view.cuts.length) return;
+    const texts = crossingTexts(view.model, view.costs, view.cuts[told]);
     const room = this.width - 20;
     // One line: a second would cover the verdict, which is read during a drag.
     const text = texts.find((text) => view.ruler.width(text, 12) <= room) ?? view.ruler.fit(texts.at(-1), room, 12);
     if (this.tip.textContent !== text) this.tip.textContent = text;
     const half = Math.ceil(view.ruler.width(text, 12)) / 2 + 9;
-    const x = Math.min(Math.max(this.x(view.cuts[index]), half), this.width - half);
+    const x = Math.min(Math.max(this.x(view.cuts[told]), half), this.width - half);
     this.tip.style.transform = `translate(${Math.round(x - half)}px, -100%)`;
   }
 }

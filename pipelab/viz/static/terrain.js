@@ -1,7 +1,7 @@
 // The landscape under the divider in hand, drawn: a bar per place, low where the split is good, and a line for bytes.
 
 import { el, set, svg } from "./dom.js";
-import { binned, landscape, leveled, placesOf } from "./landscape.js";
+import { bestOf, binned, landscape, leveled, placesOf } from "./landscape.js";
 
 const HEIGHT = 32;
 const TALLEST = 22; // pixels of the worst place
@@ -40,22 +40,22 @@ export class Terrain {
     const xs = places.map(x);
     const isFlat = values.every((value) => value === values[0]);
     set(this.picture, { width, viewBox: `0 0 ${width} ${HEIGHT}` });
-    this.drawBars(binned(xs, leveled(values), width), isFlat);
+    this.drawBars(binned(xs, leveled(values), width));
+    const best = xs[bestOf(values, bytes)];
+    set(this.best, { cx: best, cy: height(0) - 4 });
+    this.best.style.display = isFlat || !(best >= 0 && best <= width) ? "none" : "";
     const line = binned(xs, leveled(bytes), width).map(([at, share]) => `${at.toFixed(1)} ${height(share).toFixed(1)}`);
     set(this.bytes, { d: line.length > 1 ? `M${line.join("L")}` : "" });
     const clamp = (at) => Math.min(Math.max(at, 0), width);
     this.drawWord(clamp((xs[0] ?? 0) - 8), clamp((xs.at(-1) ?? 0) + 8), isFlat);
   }
 
-  drawBars(bars, isFlat) {
+  drawBars(bars) {
     const gap = bars.length > 1 ? (bars.at(-1)[0] - bars[0][0]) / (bars.length - 1) : 8;
     set(this.bars, {
       d: bars.map(([at, share]) => `M${at.toFixed(1)} ${HEIGHT - 1}V${(height(share) - 1).toFixed(1)}`).join(""),
       "stroke-width": Math.min(Math.max(gap * 0.6, 1), 7),
     });
-    const [at] = bars.find(([, share]) => share === 0) ?? [0];
-    set(this.best, { cx: at, cy: height(0) - 4 });
-    this.best.style.display = isFlat || !bars.some(([, share]) => share === 0) ? "none" : "";
   }
 
   /** What it is, beside the bars where there is room, else over them. */

@@ -31,12 +31,12 @@ export function zoomedOn(zoom, at) {
   return at >= zoom[0] && at <= zoom[1] ? zoom : inside(at - span / 2, span);
 }
 
-/** What a key makes of it, undefined for other keys. */
-export function zoomedByKey(zoom, key) {
+/** What a key makes of it, undefined for other keys; `at` stays where it is, the middle if nothing is named. */
+export function zoomedByKey(zoom, key, at) {
   const made = {
-    "+": () => zoomed(zoom, 1.5),
-    "=": () => zoomed(zoom, 1.5),
-    "-": () => zoomed(zoom, 1 / 1.5),
+    "+": () => zoomed(zoom, 1.5, at),
+    "=": () => zoomed(zoom, 1.5, at),
+    "-": () => zoomed(zoom, 1 / 1.5, at),
     0: () => [0, 1],
     ArrowLeft: () => panned(zoom, -0.15),
     ArrowRight: () => panned(zoom, 0.15),
