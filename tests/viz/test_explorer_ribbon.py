@@ -264,6 +264,52 @@ def test_a_divider_out_of_sight_is_an_arrow_that_leads_to_it(open_page) -> None:
 
 
 @pytest.mark.browser
+def test_a_divider_dragged_past_the_edge_takes_the_ribbon_along(open_page) -> None:
+    page = open_page(gpt2_graph(24), width=900, num_stages=2)
+    before = cuts_of(page)[0]
+    handles(page).first.focus()
+    for _ in range(4):
+        page.keyboard.press("+")
+    drag(page, 0, 600, release=False)
+    reached = cuts_of(page)[0]
+    assert reached > before
+    page.wait_for_function(f"() => document.querySelector('[role=slider]').ariaValueNow > {reached}")
+    page.mouse.up()
+
+
+@pytest.mark.browser
+def test_two_fingers_zoom_and_one_drags_a_divider(open_page) -> None:
+    page = open_page(width=900)
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": index} for index, (x, y) in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        settle(page)
+
+    blocks = names(page)
+    box = page.locator(".pl-ribbon").bounding_box()
+    assert box
+    y = box["y"] + 35
+    fingers("touchStart", (300, y), (400, y))
+    for by in range(0, 120, 20):
+        fingers("touchMove", (300 - by, y), (400 + by, y))
+    fingers("touchEnd")
+    assert names(page) != blocks
+    assert page.locator(".pl-overview").is_visible()
+    page.locator(".pl-ribbon-ground").press("0")
+
+    at = handles(page).first.locator(".pl-grip").bounding_box()
+    before = cuts_of(page)[0]
+    assert at
+    fingers("touchStart", (at["x"] + 5, at["y"] + 5))
+    for by in range(0, 90, 10):
+        fingers("touchMove", (at["x"] + 5 - by, at["y"] + 5))
+    fingers("touchEnd")
+    assert cuts_of(page)[0] < before
+
+
+@pytest.mark.browser
 def test_a_pinned_divider_says_so(open_page) -> None:
     page = open_page()
     handles(page).nth(1).press("p")

@@ -116,8 +116,8 @@ export class Strip {
     for (const level of zoom[1] - zoom[0] < 1 ? ["module", "op"] : []) {
       const parts = [];
       for (const piece of seen.at(-1)) {
-        const inside = this.x(piece.stop) - this.x(piece.start) >= ROOM[level] ? model.pieces(level, piece.start, piece.stop) : [];
-        piece.isOpen = inside.length > 1;
+        const inside = model.pieces(level, piece.start, piece.stop);
+        piece.isOpen = inside.length > 1 && this.x(piece.stop) - this.x(piece.start) >= inside.length * ROOM[level];
         if (piece.isOpen) parts.push(...inside.filter(({ start, stop }) => this.x(stop) > 0 && this.x(start) < width));
       }
       if (!parts.length) break;
@@ -149,8 +149,8 @@ export class Strip {
   }
 }
 
-/** The width from which on a block shows its modules, and a module its ops. */
-const ROOM = { module: 110, op: 90 };
+/** How wide the parts of a piece must be on average to be shown. */
+const ROOM = { module: 16, op: 24 };
 
 /** Where the rows lie: one fills the strip, more share it. */
 function rowsOf(count, height) {
