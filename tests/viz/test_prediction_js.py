@@ -22,6 +22,7 @@ from pipelab.replay import Workload, replay
 from pipelab.schedules import Action, schedule_actions
 from pipelab.simulator import simulate
 from pipelab.viz.explorer_costs import cost_state
+from pipelab.viz.explorer_runs import ranks_of
 from pipelab.viz.explorer_state import graph_state
 
 SCHEDULES = ["gpipe", "1f1b", "interleaved_1f1b", "zb_h1"]
@@ -159,3 +160,9 @@ def test_ranks_that_wait_for_each_other_say_where(node: Node) -> None:
     """
     actions = [[action._asdict() for action in order] for order in orders]
     assert node.run(body, actions) == {"error": str(raised.value)}
+
+
+def test_the_browser_deals_stages_to_as_many_ranks(node: Node) -> None:
+    asked = [(schedule, count, ranks) for schedule in SCHEDULES for count in range(1, 33) for ranks in (None, 1)]
+    body = "const { ranksOf } = await load('schedules.js'); return args[0].map((asked) => ranksOf(...asked));"
+    assert node.run(body, asked) == [ranks_of(*each) for each in asked]

@@ -23,6 +23,7 @@ import { StageBoxes } from "./boxes.js";
 import { ThresholdForm } from "./threshold.js";
 import { TimelinePane } from "./timeline.js";
 import { Verdict } from "./verdict.js";
+import { ranksOf } from "./schedules.js";
 import { hideStills } from "./still.js";
 
 class View {
@@ -63,6 +64,13 @@ class View {
 
   get schedule() {
     return this.traits.get("schedule") ?? "gpipe";
+  }
+
+  /** Ranks of the schedule; `num_ranks` is for as many stages as Python knows of. */
+  get numRanks() {
+    const asked = this.traits.get("num_ranks");
+    const count = this.cuts.length + 1;
+    return ranksOf(this.schedule, count, count % asked === 0 ? asked : null);
   }
 
   get reports() {
@@ -143,6 +151,7 @@ class View {
       "change:num_microbatches": () => this.paint(),
       "change:train": () => this.layout(),
       "change:schedule": () => this.layout(),
+      "change:num_ranks": () => this.layout(),
       "change:_reports": () => this.layout(),
       "change:_costs": () => {
         this.readCosts();

@@ -6,6 +6,17 @@ const MOST_KEPT = 64;
 const kept = new Map();
 
 /**
+ * Ranks of a schedule: one per stage, or for the interleaved one as many as were asked for. Where nobody asked it is
+ * the largest number below the stages that divides them; a prime number of stages has as many ranks.
+ */
+export function ranksOf(schedule, numStages, asked) {
+  if (schedule !== "interleaved_1f1b") return numStages;
+  if (asked) return asked;
+  for (let count = Math.floor(numStages / 2); count > 1; count -= 1) if (numStages % count === 0) return count;
+  return numStages;
+}
+
+/**
  * The ordered actions of every rank, each {stage, kind, microbatch, last: whether no other needs the same activations};
  * stage s is on rank s mod `numRanks`. Without training forwards only. Returns {orders}, or {error} where the schedule
  * does not fit the stages and ranks.
