@@ -52,7 +52,7 @@ def unet_graph() -> Graph:
 def test_a_skip_over_stages_stays_an_arc(node) -> None:
     arcs, broadcasts = links_of(node, unet_graph(), [1, 2, 3, 4])
     assert arcs == ["skip from down1: conv_0 (2×64 float32), 512 B across 4 boundaries"]
-    assert broadcasts == [["conv_1", 1, [2, 3], 256]]
+    assert broadcasts == [["down2", 1, [2, 3], 256]]
     arcs, broadcasts = links_of(node, unet_graph(), [2, 4])
     assert arcs == ["skip from down1: conv_0 (2×64 float32), 512 B across 2 boundaries"]
     assert broadcasts == []

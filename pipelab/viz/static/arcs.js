@@ -71,11 +71,11 @@ export class Arcs {
 /** What many stages read, where their boxes have no room for a badge. */
 function broadcastTexts(broadcasts) {
   if (broadcasts.length < 3) {
-    return broadcasts.map(({ name, shape, bytes, readers }) => `to all of stages ${listed(readers)}: ${name} (${shape}), ${formatBytes(bytes)}`);
+    return broadcasts.map(({ brief, name, shape, bytes, readers }) => `${brief}, read by ${readers.length} stages: ${name} (${shape}), ${formatBytes(bytes)}`);
   }
   const bytes = broadcasts.reduce((sum, tensor) => sum + tensor.bytes, 0);
   const names = [...new Set(broadcasts.map(({ brief }) => brief))];
-  return [`to many stages: ${names.join(", ")}, ${formatBytes(bytes)} together`];
+  return [`read by many stages: ${names.join(", ")}, ${formatBytes(bytes)} together`];
 }
 
 export const listed = (ends) => (ends.length > 4 ? `${ends.slice(0, 3).join(", ")}…` : ends.join(" and "));

@@ -1,13 +1,13 @@
 // One box per stage under its piece of the ribbon, and what crosses from box to box.
 
-import { formatBytes, formatCount, formatNeed, formatSeconds, percent } from "./numbers.js";
+import { formatBytes, formatCount, formatNeed, formatSeconds, percent, wholeBytes } from "./numbers.js";
 import { dearest } from "./costs.js";
 import { lastPart } from "./model.js";
 import { OWN_KEYS, el, keep, set, svg } from "./dom.js";
 import { MARKS, boxGrid, boxHeight, placeBoxes } from "./layout.js";
 import { badgeTexts, links } from "./links.js";
 
-const KINDS = ["weights", "caches", "activations", "reserve"];
+const KINDS = ["weights", "gradients", "caches", "activations", "reserve"];
 
 export class StageBoxes {
   constructor(view) {
@@ -97,21 +97,24 @@ export class StageBoxes {
   paintBox(node, stage, marked, share) {
     const { costs, model } = this.view;
     const badges = badgeTexts(this.links.broadcasts, stage.index);
-    const drawn = [stage.start, stage.stop, stage.cost, stage.needs, marked, share, badges[0], costs.rows, costs.device].join();
+    const tooLarge = costs.tooLarge([stage]).length > 0;
+    const move = tooLarge && costs.wouldFit(this.view.stages, stage.index);
+    const would = move ? `move ${move.label} to ${move.to}` : "";
+    const drawn = [would, stage.start, stage.stop, stage.cost, stage.needs, marked, share, badges[0], costs.rows, costs.device].join();
     if (node.dataset.drawn === drawn) return;
     node.dataset.drawn = drawn;
     const labels = model.labels(stage);
-    const needs = costs.tooLarge([stage]).length ? `needs ${formatNeed(stage.needs, costs.capacity)}` : "";
-    this.paintTexts(node.children, stage, marked, { needs, labels, badges });
+    const needs = tooLarge ? `needs ${formatNeed(stage.needs, costs.capacity)}` : "";
+    this.paintTexts(node.children, stage, marked, { needs, labels, badges, would });
     node.style.setProperty("--pl-stage", this.view.colours[stage.index % this.view.colours.length]);
     node.classList.toggle("pl-largest", marked);
     node.classList.toggle("pl-too-large", Boolean(needs));
     node.children[4].style.transform = `scaleX(${share.toFixed(3)})`;
     this.paintFill(node.children[6].children, stage);
-    set(node, { "aria-label": this.describe(stage, { labels, needs, badge: badges[0], marked, share }) });
+    set(node, { "aria-label": this.describe(stage, { labels, needs, would, badge: badges[0], marked, share }) });
   }
 
-  paintTexts([name, mark, time, params, , bytes, , holds, badgeNode], stage, marked, { needs, labels, badges }) {
+  paintTexts([name, mark, time, params, , bytes, , holds, badgeNode], stage, marked, { needs, labels, badges, would }) {
     const { costs, model, ruler } = this.view;
     const { narrow, named, box } = this.grid;
     const room = box - (narrow ? 14 : 22);
@@ -122,14 +125,14 @@ export class StageBoxes {
     time.textContent = costs.timed ? formatSeconds(stage.cost) : "";
     params.textContent = formatCount(stage.params);
     const total = formatBytes(stage.needs);
-    const held = needs ? [needs, needs.slice(6)] : costs.capacity ? [`${total} of ${formatBytes(costs.capacity)}`, total] : [total];
+    const held = needs ? [needs, needs.slice(6)] : costs.capacity ? [`${total} of ${wholeBytes(costs.capacity)}`, total] : [total];
     const wide = needs ? 600 : 400;
     bytes.textContent = held.find((text) => ruler.width(text, needs ? 11 : 12, wide) <= room) ?? held.at(-1);
     const badge = badges.map((text) => `+ ${text}`).find((text) => ruler.width(text) <= 0.6 * room) ?? badges[0];
     badgeNode.textContent = narrow || !badge ? "" : ruler.fit(badge, 0.6 * room);
     const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 20 : 0);
-    // Of a long path the number says most.
-    const written = ruler.width(labels) <= left ? labels : model.labels(stage, lastPart);
+    // What would fit comes first; of a long path the number says most.
+    const written = [would, labels].find((text) => text && ruler.width(text) <= left) ?? model.labels(stage, lastPart);
     holds.textContent = narrow ? "" : ruler.fit(written, left);
   }
 
@@ -144,13 +147,13 @@ export class StageBoxes {
   }
 
   /** What a screen reader says of a box. */
-  describe(stage, { labels, needs, badge, marked, share }) {
+  describe(stage, { labels, needs, would, badge, marked, share }) {
     const { costs } = this.view;
     const least = costs.timed ? "the bottleneck" : "the largest";
     const parts = [
       labels,
       `${formatCount(stage.params)} parameters`,
-      needs ? `${needs} of memory` : `${formatBytes(stage.needs)} of memory`,
+      needs ? `${needs} of memory${would && `, ${would}`}` : `${formatBytes(stage.needs)} of memory`,
       costs.timed && `${formatSeconds(stage.cost)} per micro-batch`,
       marked ? least : costs.timed && `${percent(share)} of the bottleneck's time`,
       badge && `reads ${badge}, as others do`,

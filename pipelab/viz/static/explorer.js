@@ -249,7 +249,7 @@ class View {
 
   setZoom(zoom) {
     this.zoom = zoom;
-    this.ribbon.layout(this.width);
+    for (const pane of [this.ribbon, this.graph]) pane.layout(this.width);
     this.paint();
   }
 

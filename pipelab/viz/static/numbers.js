@@ -26,6 +26,9 @@ export const formatCount = (count) => prefixed(count).join(" ").trimEnd();
 
 export const formatBytes = (bytes) => `${prefixed(bytes).join(" ")}B`;
 
+/** What a device has, "80 GB". */
+export const wholeBytes = (bytes) => formatBytes(bytes).replace(/\.0+ /, " ");
+
 export function formatSeconds(seconds) {
   for (const [factor, unit] of [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]) {
     if (Math.abs(seconds) >= factor * 0.9995 || unit === "µs") return `${threeDigits(seconds / factor)} ${unit}`;

@@ -1,6 +1,6 @@
 // The whole story of a stage or a cut, as text: what its card shows.
 
-import { formatBytes, formatCount, formatNeed, formatSeconds, percent, plural } from "./numbers.js";
+import { formatBytes, formatCount, formatNeed, formatSeconds, percent, plural, wholeBytes } from "./numbers.js";
 import { dearest } from "./costs.js";
 import { tensorOf } from "./values.js";
 
@@ -61,11 +61,13 @@ function tensorRows(tensors, note) {
   return [...rows, [`${others.length} more`, "", formatBytes(others.reduce((sum, { bytes }) => sum + bytes, 0)), ""]];
 }
 
-function memoryText(costs, stages, { index, memory, needs }) {
-  const parts = [["weights", memory.weights], ["activations", memory.activations], ["KV cache", memory.caches], ["reserve", memory.reserve]];
+function memoryText(costs, stages, { index, inFlight, memory, needs }) {
+  const { weights, gradients, activations, caches, reserve } = memory;
+  const of = inFlight === null ? "" : ` of ${plural(inFlight, "micro-batch")}`;
+  const parts = [["weights", weights], ["gradients", gradients], [`activations${of}`, activations], ["KV cache", caches], ["reserve", reserve]];
   const sum = parts.filter(([, bytes]) => bytes).map(([name, bytes]) => `${name} ${formatBytes(bytes)}`).join(" + ");
   if (costs.capacity === null) return `${formatBytes(needs)} = ${sum}`;
-  if (needs <= costs.capacity) return `${formatBytes(needs)} of ${formatBytes(costs.capacity)} = ${sum}`;
+  if (needs <= costs.capacity) return `${formatBytes(needs)} of ${wholeBytes(costs.capacity)} = ${sum}`;
   const move = costs.wouldFit(stages, index);
   const would = move ? ` Would fit: ${move.label} in stage ${move.to}.` : "";
   return `needs ${formatNeed(needs, costs.capacity)} = ${sum}.${would}`;

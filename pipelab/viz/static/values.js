@@ -10,11 +10,12 @@ export function tensorOf(model, value, rows) {
 /** "h.2: add_7 (1×128×768 float32)". */
 export const tensorWords = ({ name, shape }) => (shape ? `${name} (${shape})` : name);
 
-/** What to call a value that many read: "mask", "rotary_emb" after the module that makes it, or an input's name. */
+/** What to call a value read far away: "mask", "rotary_emb" after the module that makes it, its block, an input's name. */
 export function briefName({ program, data }, { value, name, shape }) {
   if (value < 0) return name;
   if (shape.endsWith(" bool")) return "mask";
+  const [label, , , block] = data.blocks[program.blockOf[value]];
+  if (block >= 0) return label;
   const { path } = program.opPiece(value);
-  const isOwn = data.blocks[program.blockOf[value]][3] >= 0 || path === data.model;
-  return isOwn ? name.slice(name.lastIndexOf(": ") + 2) : path.slice(path.lastIndexOf(".") + 1);
+  return path === data.model ? name.slice(name.lastIndexOf(": ") + 2) : path.slice(path.lastIndexOf(".") + 1);
 }
