@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 # The answer of each exercise, worked out by hand, and answers people give instead.
 EXERCISES: dict[str, tuple[float, list[float]]] = {
     "01_first_pipeline": (1 / 9, [1 / 8, 0.5]),
+    "02_drag_the_split": (14, [20, 0, 1.5, 13]),
     "03_schedules_and_bubbles": (63, [62, 64, 70]),
     "04_compare_splits": (5, [1, 1.5, 2]),
 }
