@@ -60,9 +60,30 @@ slow = pipelab.explore(pipelab.trace(Slow().eval(), torch.randn(64, 2048)), num_
 slow
 """
 MOVE = "explorer.num_stages = 3; print(explorer.plan.cuts == pipelab.uniform(traced, num_stages=3).cuts)"
+COMPARE = """
+chosen = []
+comparison = pipelab.compare(traced, num_stages=4, hardware="t4-16gb")
+comparison.view.observe(lambda change: chosen.append(change["new"]), "value")
+comparison
+"""
+CHOSEN = "print(json.dumps(chosen))"
+CHOOSE = "comparison.view.value = 'optimal'"
 CLOSE = "explorer.close(); slow.close(); print('closed')"
-CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, CLOSE]
-SETUP_CELL, SHOW_CELL, TELL_CELL, CHECK_CELL, BUSY_CELL, LONG_CELL, MOVE_CELL, CLOSE_CELL = range(len(CELLS))
+CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, COMPARE, CHOSEN, CHOOSE, CLOSE]
+
+(
+    SETUP_CELL,
+    SHOW_CELL,
+    TELL_CELL,
+    CHECK_CELL,
+    BUSY_CELL,
+    LONG_CELL,
+    MOVE_CELL,
+    COMPARE_CELL,
+    CHOSEN_CELL,
+    CHOOSE_CELL,
+    CLOSE_CELL,
+) = range(len(CELLS))
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +239,17 @@ def test_it_follows_the_dark_theme(notebook: Notebook) -> None:
     notebook.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
     notebook.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
     assert explorer_of(notebook.page).evaluate(ground) != light
+
+
+def test_a_chosen_plan_of_a_comparison_reaches_the_kernel_and_back(notebook: Notebook) -> None:
+    notebook.run(COMPARE_CELL)
+    view = notebook.page.locator(".pl-comparison[data-ready='1']")
+    expect(view).to_be_visible(timeout=CELL_MS)
+    cuts = shown(notebook)
+    view.get_by_role("button", name="threshold").click()
+    expect(view.get_by_text("Differences are from threshold")).to_be_visible()
+    heard = (json.loads(notebook.ask(CHOSEN_CELL)) for _ in range(10))  # messages and cells take turns
+    assert ["threshold"] in heard
+    notebook.run(CHOOSE_CELL)
+    expect(view.get_by_text("Differences are from optimal")).to_be_visible()
+    assert shown(notebook) == cuts  # the explorer on the same page heard nothing of it
