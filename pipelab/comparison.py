@@ -174,6 +174,11 @@ class Comparison:
         """
         self.view.save(path)
 
+    def _ipython_display_(self) -> None:
+        if self.make_view is None:
+            raise NotImplementedError  # IPython then asks for the text
+        self.view._ipython_display_()
+
     def _repr_png_(self) -> Any:
         return None if self.make_view is None else self.view._repr_png_()
 

@@ -4,11 +4,9 @@ Python holds what is compared and which plan is chosen; `static/comparison.js` d
 """
 
 import base64
-import sys
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from pipelab.comparison import Comparison
@@ -19,6 +17,7 @@ from pipelab.viz.explorer_state import graph_state
 from pipelab.viz.html_export import html_page
 from pipelab.viz.modules import module, stylesheet
 from pipelab.viz.palette import STAGE_COLOURS
+from pipelab.viz.still import StillWidget, shows_pictures
 
 _MODULE = module("comparison.js")
 _STYLES = stylesheet("base.css", "verdict.css", "ribbon.css", "timeline.css", "controls.css", "access.css",
@@ -27,7 +26,7 @@ _PAGE_TRAITS = ("value", "_data", "_comparison", "_colours")
 _SUFFIXES = (".html", ".png", ".svg")
 
 
-class ComparisonView(anywidget.AnyWidget):
+class ComparisonView(StillWidget):
     """Plans side by side: an ordinary ipywidget.
 
     Attributes:
@@ -91,7 +90,7 @@ class ComparisonView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The widget, and for places that cannot show it a picture and the table."""
-        if not _shows_pictures():
+        if not shows_pictures():
             return {"text/plain": repr(self._of)}, {}
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:
@@ -100,10 +99,3 @@ class ComparisonView(anywidget.AnyWidget):
         picture, size = self._repr_png_()
         data |= {"text/plain": repr(self._of), "image/png": base64.b64encode(picture).decode("ascii")}
         return data, {**metadata, "image/png": size}
-
-
-def _shows_pictures() -> bool:
-    """Whether a picture would be seen: IPython in a terminal asks for the whole bundle, and shows its text."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is None or "image/png" in shell.display_formatter.active_types

@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 
 REDRAW_S = 1.0  # of quiet after a change
+_WIDTH = 960  # pixels, where a picture does not say
 
 # JupyterLab and nbconvert leave the widget's own output empty, or with "model not found", where there is no kernel.
 # It keeps its width, by which a widget that is still to come is laid out.
@@ -44,21 +45,22 @@ class StillWidget(anywidget.AnyWidget):
         """Two outputs of a cell: the widget, then its picture, which `static/still.js` hides."""
         from IPython.display import display
 
-        bundle = self._repr_mimebundle_()
+        bundle = self._repr_mimebundle_() if shows_pictures() else None
         if bundle is None:
-            return
+            raise NotImplementedError  # IPython then asks for the text
         data, metadata = bundle
-        picture = data.pop("image/png", None)
+        picture = data.pop("image/png")
         kept = {name: of for name, of in metadata.items() if name in data}
         display(data, metadata=kept, raw=True)  # type: ignore[no-untyped-call]
-        if picture is not None and shows_pictures():
-            self._put_still(data["text/plain"], picture, update=False)
+        self._put_still(data["text/plain"], picture, metadata, update=False)
+        if self.still_follows:
             self.observe(self._redraw_soon, list(self.still_follows))
 
-    def _put_still(self, text: str, picture: str, *, update: bool) -> None:
+    def _put_still(self, text: str, picture: str, metadata: dict[str, Any], *, update: bool) -> None:
         from IPython.display import display
 
-        still = _STILL.format(id=self._still, alt=html.escape(text), png=picture, width=960)
+        width = metadata.get("image/png", {}).get("width", _WIDTH)
+        still = _STILL.format(id=self._still, alt=html.escape(text), png=picture, width=width)
         display({"text/html": still}, raw=True, display_id=self._still, update=update)  # type: ignore[no-untyped-call]
 
     def _redraw_soon(self, _change: Any) -> None:
@@ -72,7 +74,8 @@ class StillWidget(anywidget.AnyWidget):
     def _redraw(self) -> None:
         bundle = self._repr_mimebundle_()
         if bundle is not None:
-            self._put_still(bundle[0]["text/plain"], bundle[0]["image/png"], update=True)
+            data, metadata = bundle
+            self._put_still(data["text/plain"], data["image/png"], metadata, update=True)
 
 
 def shows_pictures() -> bool:

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from graphs import mlp_graph
+from graphs import gpt2_graph, mlp_graph
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from runs import Runner
 
+import pipelab
+from pipelab.comparing import side_by_side
+from pipelab.comparison import Comparison
 from pipelab.policies import uniform
 from pipelab.viz import still
 from pipelab.viz.explorer import Explorer
@@ -30,7 +33,7 @@ def explorer_of(model: str = "MLP") -> Explorer:
     return Explorer(uniform(mlp_graph(model=model), num_stages=3), num_microbatches=2, runner=Runner())
 
 
-def outputs_of(explorer: Explorer) -> list[dict[str, Any]]:
+def outputs_of(explorer: Explorer | Comparison) -> list[dict[str, Any]]:
     with capture_output() as captured:
         explorer._ipython_display_()
     return [output.data for output in captured.outputs]
@@ -54,7 +57,19 @@ def test_a_name_in_the_picture_is_text(shell: InteractiveShell) -> None:
 
 def test_a_terminal_shows_the_table_alone(shell: InteractiveShell) -> None:
     shell.display_formatter.active_types = ["text/plain"]
-    assert len(outputs_of(explorer_of())) == 1
+    with pytest.raises(NotImplementedError):
+        explorer_of()._ipython_display_()
+    explorer = explorer_of()
+    data, _ = shell.display_formatter.format(explorer)
+    assert data["text/plain"] == repr(explorer.plan)
+
+
+def test_a_comparison_leaves_its_picture_too(shell: InteractiveShell) -> None:
+    comparison = pipelab.compare(gpt2_graph(), num_stages=4)
+    widget, picture = outputs_of(comparison)
+    assert widget[WIDGET]["model_id"] == comparison.view.model_id
+    assert "width: 1152px" in picture["text/html"]
+    assert shell.display_formatter.format(side_by_side([uniform(gpt2_graph(), num_stages=2)]))[0]["text/plain"]
 
 
 @pytest.mark.parametrize("change", [lambda e: setattr(e, "cuts", (1, 2)), lambda e: e.run()])

@@ -8,6 +8,7 @@
 import { Model } from "./model.js";
 import { Ruler, button, el, set } from "./dom.js";
 import { listenToZoom, panned } from "./zoom.js";
+import { hideStills } from "./still.js";
 import { PlanRow } from "./plan_row.js";
 import { PlaceCursor, TimeCursor } from "./cursors.js";
 import { figuresOf, spaced } from "./figures.js";
@@ -207,10 +208,14 @@ function sizesOf({ objective, places }, model) {
 }
 
 function render({ model, el: host }) {
+  const showStills = hideStills(model.get("_still"));
   const pane = new ComparisonPane(model, host);
   pane.layout();
   pane.root.dataset.ready = "1";
-  return () => pane.destroy();
+  return () => {
+    pane.destroy();
+    showStills();
+  };
 }
 
 export default { render };
