@@ -1,4 +1,4 @@
-"""A real JupyterLab server and page for the tests: fresh configuration, no network, ended by pid."""
+"""A real JupyterLab, with Notebook 7, and pages for the tests: fresh configuration, no network, ended by pid."""
 
 import json
 import os
@@ -28,6 +28,7 @@ OPTIONS = (
     "--ServerApp.disable_check_xsrf=True",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.expose_app_in_browser=True",
+    "--JupyterNotebookApp.expose_app_in_browser=True",
 )
 
 
@@ -106,14 +107,14 @@ def write_notebook(path: Path, cells: Sequence[str]) -> None:
 
 @dataclass
 class Notebook:
-    """A notebook open in JupyterLab."""
+    """A notebook open in JupyterLab, or in Notebook 7."""
 
     page: Page
 
     @classmethod
-    def open(cls, page: Page, address: str, name: str) -> "Notebook":
-        """Open a notebook and wait until its kernel is idle."""
-        page.goto(f"{address}/doc/tree/{name}?reset")
+    def open(cls, page: Page, address: str, name: str, *, place: str = "doc/tree") -> "Notebook":
+        """Open a notebook and wait until its kernel is idle; `place` is "notebooks" for Notebook 7."""
+        page.goto(f"{address}/{place}/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
         return cls(page)
