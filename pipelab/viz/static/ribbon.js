@@ -63,7 +63,7 @@ export class Ribbon {
     on(this.handles, "focusin", (event) => this.reveal(view.cuts[[...this.handles.children].indexOf(event.target)]));
     on(this.ground, "pointermove", (event) => this.offer(event));
     on(this.ground, "pointerleave", () => this.offer(null));
-    on(this.ground, "click", () => this.offered !== undefined && view.addCut(this.offered));
+    on(this.ground, "click", () => this.takeOffer());
     on(this.node, "pointerenter", () => this.tools.classList.add("pl-near"));
     on(this.node, "pointerleave", () => this.tools.classList.remove("pl-near"));
   }
@@ -108,6 +108,12 @@ export class Ribbon {
     this.offered = found === undefined || view.cuts.includes(found) ? undefined : found;
     this.adder.hidden = this.offered === undefined;
     if (!this.adder.hidden) this.adder.style.transform = `translateX(${this.x(found).toFixed(1)}px)`;
+  }
+
+  takeOffer() {
+    const { offered } = this;
+    this.offer(null);
+    if (offered !== undefined) this.view.addCut(offered);
   }
 
   /** The legal cut nearest to a place on the ribbon, between the neighbours of a divider. */

@@ -88,6 +88,7 @@ function oncePerFrame(get, set, signal) {
   return {
     get: () => wanted ?? get(),
     set: (zoom) => {
+      if (zoom.join() === (wanted ?? get()).join()) return;
       wanted = zoom;
       frame ??= requestAnimationFrame(() => {
         const zoom = wanted;
