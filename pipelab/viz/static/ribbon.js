@@ -209,7 +209,7 @@ export class Ribbon {
       "aria-valuemin": Math.min(cuts[index], model.step(level, cuts[index], -Infinity, above, below)),
       "aria-valuemax": Math.max(cuts[index], model.step(level, cuts[index], Infinity, above, below)),
       "aria-valuenow": cuts[index],
-      "aria-valuetext": `${model.cut(cuts[index]).label}${isPinned ? ", pinned" : ""}`,
+      "aria-valuetext": `${model.label(cuts[index])}${isPinned ? ", pinned" : ""}`,
     });
   }
 
