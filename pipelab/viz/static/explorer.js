@@ -17,6 +17,7 @@ import { GraphPane } from "./graph.js";
 import { Help, Menu } from "./menu.js";
 import { pressed } from "./keys.js";
 import { Ribbon } from "./ribbon.js";
+import { predict } from "./prediction.js";
 import { Running } from "./running.js";
 import { Splits } from "./splits.js";
 import { StageBoxes } from "./boxes.js";
@@ -89,7 +90,10 @@ class View {
     this.presets = this.traits.get("_presets");
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
     this.costs = new Costs(this.model, this.traits.get("_costs"));
-    this.widths = ["params", "flops", "time"].filter((by) => by !== "time" || this.costs.timed);
+    // What pieces can be as wide as: nothing is as wide as what there is none of.
+    const is = { params: this.data.weights.length > 0, flops: this.costs.state.flops_before.at(-1) > 0, time: this.costs.timed };
+    this.widths = Object.keys(is).filter((by) => is[by]);
+    if (!this.widths.length) this.widths = ["params"];
     if (!this.widths.includes(this.widthBy)) [this.widthBy] = this.widths;
   }
 
@@ -109,7 +113,9 @@ class View {
     this.timeline = new TimelinePane(this);
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
-    this.rests = el("div", { class: "pl-rests" });
+    this.rests = el("span");
+    this.choose = button("Choose hardware…", { class: "pl-quiet", title: "Times, and memory, of a device or of this machine" });
+    this.choose.onclick = () => this.menu.chooseHardwareHere();
     this.panes = [this.ribbon, this.graph, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
@@ -117,7 +123,8 @@ class View {
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
-    this.root.append(this.graph.node, this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node, this.rests);
+    this.root.append(this.graph.node, this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node);
+    this.root.append(el("div", { class: "pl-rests" }, this.rests, this.choose));
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
   }
@@ -209,7 +216,13 @@ class View {
     const { cuts, costs } = this;
     this.stages = costs.stages(cuts, this);
     this.optimum = cuts.length ? (costs.state.optima[this.stages.length] ?? null) : null;
-    this.prediction = null;
+    const { schedule, training, numRanks } = this;
+    const asked = [costs, cuts, schedule, training, numRanks];
+    if (this.predicted?.every((what, index) => what === asked[index])) return;
+    this.predicted = asked;
+    const found = predict(costs, cuts, { schedule, training, numRanks });
+    this.prediction = found.error ? null : found;
+    this.impossible = found.error;
   }
 
   paint() {
@@ -231,8 +244,8 @@ class View {
     const { device, rows, num_microbatches, refusal } = this.costs.state;
     this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
     const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
-    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "");
-    this.rests.hidden = !this.rests.textContent;
+    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
+    this.choose.hidden = !this.connected || this.costs.timed;
   }
 
   // --- what the user looks at

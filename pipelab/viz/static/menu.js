@@ -3,8 +3,8 @@
 import { HELP } from "./keys.js";
 import { OWN_KEYS, button, el, set } from "./dom.js";
 
-const SCHEDULES = [["gpipe", "GPipe (fill-drain)"], ["1f1b", "1F1B"], ["interleaved_1f1b", "Interleaved 1F1B"], ["zb_h1", "ZB-H1 (zero bubble)"]];
-const FILES = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Chrome trace"]];
+const SCHEDULE_NAMES = [["gpipe", "GPipe (fill-drain)"], ["1f1b", "1F1B"], ["interleaved_1f1b", "Interleaved 1F1B"], ["zb_h1", "ZB-H1 (zero bubble)"]];
+const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Chrome trace"]];
 const SYSTEMS = [["vllm", "vLLM"], ["megatron", "Megatron-LM"], ["device_map", "accelerate"], ["torch", "torch"]];
 
 /** A panel that a button in the title row opens. */
@@ -23,6 +23,7 @@ export class Panel {
   toggle() {
     this.node.hidden = this.open;
     set(this.button, { "aria-expanded": `${this.open}` });
+    this.paint();
   }
 
   layout() {}
@@ -42,7 +43,7 @@ export class Menu extends Panel {
     super(view, "⋯", "More", el("div", { class: "pl-menu" }));
     this.graph = this.toggler("Graph", "What flows between blocks, modules and ops (G)", () => view.toggleGraph());
     this.step = this.toggler("Step through", "The timeline one micro-batch at a time (M)", () => view.setStep(view.stepped === null ? 0 : null));
-    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keep());
+    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keepGhost());
     this.row("Show", this.graph, this.step, this.keep);
     this.buildTimes();
     if (view.connected) this.buildTakeAway();
@@ -55,7 +56,7 @@ export class Menu extends Panel {
     this.training = button("Training");
     this.inference.onclick = () => view.tellPython({ train: false });
     this.training.onclick = () => view.tellPython({ train: true });
-    this.schedule = this.choice("Schedule", SCHEDULES, (schedule) => view.tellPython({ schedule }));
+    this.schedule = this.choice("Schedule", SCHEDULE_NAMES, (schedule) => view.tellPython({ schedule }));
     const work = el("div", { class: "pl-segments", role: "group", "aria-label": "Work" }, this.inference, this.training);
     this.row("Work", work, this.schedule);
     const workloads = traits.get("_workloads") ?? [];
@@ -73,9 +74,16 @@ export class Menu extends Panel {
     this.view.tellPython({ _hardware: name });
   }
 
+  /** Open at the question what times are of. */
+  chooseHardwareHere() {
+    if (!this.open) this.toggle();
+    this.hardware.focus();
+    this.hardware.scrollIntoView({ block: "nearest" });
+  }
+
   buildTakeAway() {
     const { view } = this;
-    this.files = FILES.map(([what, text]) => [what, this.plain(text, () => view.send({ type: "save", what }))]);
+    this.files = FILE_KINDS.map(([what, text]) => [what, this.plain(text, () => view.send({ type: "save", what }))]);
     this.row("Save", ...this.files.map(([, node]) => node));
     this.lines = SYSTEMS.map(([system, text]) => this.plain(text, () => view.send({ type: "export", system })));
     this.row("Launch line", ...this.lines);

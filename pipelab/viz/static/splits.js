@@ -189,7 +189,7 @@ export class Splits {
   // --- the kept plan
 
   /** Keep the split beside what comes; the same split again gives it up. */
-  keep() {
+  keepGhost() {
     const { view } = this;
     const { cuts, stages } = view;
     this.ghost = this.ghost?.cuts.join() === cuts.join() ? null : { cuts: [...cuts], cost: dearest(stages).cost, label: "kept" };

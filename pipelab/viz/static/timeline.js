@@ -1,7 +1,7 @@
 // The timeline pane: what ranks will do and when, painted live, and under it what they did.
 
 import { OWN_KEYS, button, el, keep, set, svg } from "./dom.js";
-import { formatSeconds, plural } from "./numbers.js";
+import { formatSeconds } from "./numbers.js";
 import { TimeAxis, timeUnit } from "./axis.js";
 import { Track, eventAt, isWork } from "./track.js";
 import { eventWords, idleText, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
