@@ -112,6 +112,8 @@ def test_a_card_stays_in_the_widget_and_leaves_the_divider_free(open_page, width
         assert card["x"] >= stages["x"] - 1
         assert card["x"] + card["width"] <= stages["x"] + stages["width"] + 1
         assert card["y"] >= ribbon["y"] + ribbon["height"]
+        widget = page.locator(".pl-explorer").bounding_box()
+        assert card["y"] + card["height"] <= widget["y"] + widget["height"]
         page.locator(".pl-box").nth(index).click()
     assert page.locator(".pl-card").is_hidden()
 

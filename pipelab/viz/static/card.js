@@ -80,6 +80,7 @@ export class Card {
 
   paint() {
     const { told, view, node } = this;
+    if (!told && node.hidden) return;
     if (told && (view.drag || told.index >= view.stages.length - (told.kind === "cut" ? 1 : 0))) {
       this.close();
       return;
@@ -88,6 +89,7 @@ export class Card {
       set(box, { "aria-describedby": told?.kind === "stage" && told.index === index && node.id });
     }
     node.hidden = !told;
+    view.root.style.minHeight = "";
     node.classList.toggle("pl-kept", this.kept);
     if (!told) return;
     this.write(STORIES[told.kind](view, told.index));
@@ -111,5 +113,14 @@ export class Card {
     const middle = kind === "cut" ? x - grid.gap / 2 : x + grid.box / 2;
     const left = Math.min(Math.max(middle - this.node.offsetWidth / 2, 0), width - this.node.offsetWidth);
     this.node.style.transform = `translate(${Math.round(left)}px, ${y + boxHeight + 6}px)`;
+    this.makeRoom();
+  }
+
+  /** A notebook cuts off what hangs out of a widget: it grows as long as a card needs it. */
+  makeRoom() {
+    const { root } = this.view;
+    const { bottom, height } = root.getBoundingClientRect();
+    const over = this.node.getBoundingClientRect().bottom + 12 - bottom;
+    if (over > 0) root.style.minHeight = `${Math.ceil(height + over)}px`;
   }
 }
