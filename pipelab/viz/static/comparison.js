@@ -147,7 +147,7 @@ class ComparisonPane {
 
   layout(width = this.width ?? 872) {
     this.width = width;
-    this.ruler.use(this.host);
+    this.ruler.use(this.root);
     for (const row of this.rows) row.layout(width);
     this.time.layout(this);
     this.whole.hidden = this.zoom[1] - this.zoom[0] >= 1;

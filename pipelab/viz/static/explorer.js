@@ -201,7 +201,7 @@ class View {
   layout(width = this.width ?? 872) {
     this.width = width;
     this.root.classList.toggle("pl-slim", width < 800);
-    this.ruler.use(this.host);
+    this.ruler.use(this.root);
     this.compute();
     for (const pane of this.panes) pane.layout(width);
     this.paint();
