@@ -5,7 +5,7 @@ Python holds what is compared and which plan is chosen; `static/comparison.js` d
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import traitlets
 
@@ -23,7 +23,6 @@ _MODULE = module("comparison.js")
 _STYLES = stylesheet("base.css", "verdict.css", "ribbon.css", "timeline.css", "controls.css", "access.css",
                      "comparison.css")  # fmt: skip
 _PAGE_TRAITS = ("value", "_data", "_comparison", "_colours")
-_SUFFIXES = (".html", ".png", ".svg")
 
 
 class ComparisonView(StillWidget):
@@ -68,17 +67,26 @@ class ComparisonView(StillWidget):
         Raises:
             InputError: The name ends otherwise.
         """
-        suffix = Path(path).suffix.lower()
-        if suffix not in _SUFFIXES:
-            raise InputError(f"A comparison is saved as {' or '.join(_SUFFIXES)}; {str(path)!r} is none of them.")
-        if suffix == ".html":
-            Path(path).write_text(self._page(), encoding="utf-8")
-        else:
-            self._figure().savefig(path, format=suffix[1:], dpi=192)
+        match Path(path).suffix.lower():
+            case ".html":
+                content = self._page()
+            case ".png":
+                content = self._picture("png")
+            case ".svg":
+                content = self._picture("svg")
+            case other:
+                ending = other or "a file without an ending"
+                raise InputError(f"A comparison is saved as .html, .png or .svg, not as {ending}.")
+        Path(path).write_bytes(content)
 
-    def _page(self) -> str:
+    def _page(self) -> bytes:
         state = {name: getattr(self, name) for name in _PAGE_TRAITS}
-        return html_page(f"{self._of.graph.model}: plans side by side", state, _MODULE, _STYLES)
+        return html_page(f"{self._of.graph.model}: plans side by side", state, _MODULE, _STYLES).encode()
+
+    def _picture(self, kind: Literal["png", "svg"]) -> bytes:
+        from pipelab.viz.figures import written
+
+        return written(self._figure(), kind, dpi=192)
 
     def _figure(self) -> Any:
         from pipelab.viz.compare_figure import compare  # matplotlib, only where a picture is asked for

@@ -1,11 +1,11 @@
-"""The comparison's view: its traits without a browser, and its saved page in one."""
+"""The comparison's browser half, on the saved page: numbers, cursors, zoom, keys, other people's names."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import traitlets
+from axe_playwright_python.sync_playwright import Axe
 from browser import watch
 from graphs import gpt2_graph, mlp_graph
 from layout import check_contrast, check_layout
@@ -13,14 +13,14 @@ from playwright.sync_api import Browser, Locator, Page
 from runs import made_up_report
 
 import pipelab
-from pipelab.comparing import side_by_side
 from pipelab.comparison import Comparison
-from pipelab.errors import InputError
 from pipelab.hardware import Hardware
 from pipelab.names import printable
 from pipelab.plan import shorten
 from pipelab.policies import split_at, uniform
 from pipelab.units import format_bytes, format_count, format_seconds
+
+pytestmark = pytest.mark.browser
 
 GPT2 = gpt2_graph()
 HOSTILE = "<script>document.title='pwned'</script>\"'\n\u202e" + "x" * 300
@@ -32,52 +32,6 @@ OpenPage = Callable[..., Page]
 
 def timed(num_stages: int = 4) -> Comparison:
     return pipelab.compare(GPT2, num_stages=num_stages, hardware="t4-16gb")
-
-
-# --- without a browser
-
-
-def test_the_best_plan_is_chosen_first_and_another_can_be() -> None:
-    view, seen = timed().view, []
-    assert view.value == "optimal"
-    view.observe(lambda change: seen.append(change["new"]), "value")
-    view.value = "threshold"
-    assert seen == ["threshold"]
-    with pytest.raises(traitlets.TraitError, match=r"no plan 'nobody' here; there are 'equal_size', 'threshold'"):
-        view.value = "nobody"
-
-
-def test_a_notebook_gets_the_widget_the_picture_and_the_table() -> None:
-    comparison = timed()
-    data, metadata = comparison._repr_mimebundle_()
-    assert data["text/plain"] == repr(comparison)
-    assert data["image/png"].startswith("iVBOR") and metadata["image/png"]["width"] == 1152
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == comparison.view.model_id
-    assert comparison.view is comparison.view
-
-
-def test_what_lab_did_not_make_has_no_view() -> None:
-    comparison = side_by_side([uniform(GPT2, num_stages=2)])
-    assert comparison._repr_mimebundle_() is None
-    with pytest.raises(InputError, match=r"pipelab\.compare makes those that have one"):
-        comparison.save("plans.html")
-
-
-@pytest.mark.parametrize(
-    ("name", "begins"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("A.HTML", b"<!doctype html>")]
-)
-def test_it_is_saved_by_suffix(name: str, begins: bytes, tmp_path: Path) -> None:
-    timed().save(tmp_path / name)
-    assert (tmp_path / name).read_bytes().startswith(begins)
-
-
-def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"saved as \.html or \.png or \.svg; .*plans\.txt"):
-        timed().save(tmp_path / "plans.txt")
-    assert not list(tmp_path.iterdir())
-
-
-# --- the saved page
 
 
 @pytest.fixture
@@ -325,6 +279,15 @@ def test_texts_stay_apart_and_in_their_boxes(open_saved: OpenPage, make: Callabl
         settle(page)
         check_layout(page)
     check_contrast(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(open_saved: OpenPage, theme: str) -> None:
+    page = open_saved(many(), theme=theme)
+    for press in ("Help", "Timelines"):
+        page.get_by_role("button", name=press).click()
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
 
 
 def test_two_on_one_page_do_not_disturb_each_other(open_saved: OpenPage, tmp_path: Path) -> None:

@@ -218,6 +218,13 @@ def test_a_refused_optimum_offers_more_stages(open_page) -> None:
     assert page.locator(".pl-too-large").count() == 0
 
 
+@pytest.mark.browser
+def test_a_prediction_is_outlined_over_what_was_measured(open_page) -> None:
+    page = open_page(ran=True)
+    assert page.locator(".pl-timeline-svg .pl-predicted").count() == 4 * 8
+    assert "predicted" in (page.locator(".pl-timeline-head").text_content() or "")
+
+
 # --- the Python half ---------------------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """The ribbon: widths, zoom, dividers at any zoom, and the landscape of the divider in hand."""
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,18 +188,6 @@ def test_the_wheel_zooms_into_modules_and_ops_and_back(open_page) -> None:
 
 
 @pytest.mark.browser
-def test_of_a_long_name_there_is_as_much_as_its_piece_holds(open_page) -> None:
-    label = "an_embedding_with_a_name_" * 12
-    page = open_page(replace(GRAPH, blocks=(replace(GRAPH.blocks[0], label=label), *GRAPH.blocks[1:])), width=1400)
-    assert names(page)[0].startswith("an_embedding_with_a_name_")
-    assert names(page)[0].endswith("…")
-    text, piece = (page.locator(f".pl-piece {part}").first.bounding_box() for part in ("text", "rect"))
-    assert text
-    assert piece
-    assert piece["x"] < text["x"] < text["x"] + text["width"] < piece["x"] + piece["width"]
-
-
-@pytest.mark.browser
 def test_a_plain_wheel_scrolls_the_page(open_page) -> None:
     page = open_page()
     page.evaluate("() => { document.body.style.height = '3000px'; }")
@@ -351,7 +338,6 @@ def test_a_click_on_the_lower_edge_adds_a_divider(open_page) -> None:
     assert page.locator(".pl-adder").is_visible()
     page.mouse.down()
     page.mouse.up()
-    assert page.locator(".pl-adder").is_hidden()
     assert len(cuts_of(page)) == len(before) + 1
     assert set(before) < set(cuts_of(page))
 

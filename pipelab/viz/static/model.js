@@ -71,15 +71,10 @@ export class Model {
     return shorten(inside.map(([label]) => write(label)));
   }
 
-  /** Where a position is, in words. */
-  label(position) {
-    return this.program.labelAt(position);
-  }
-
   /** A cut: where it is in words, the values alive there, and their bytes for the traced batch. */
   cut(position) {
     const { program } = this;
-    return { position, label: this.label(position), bytes: program.bytesAt[position], alive: program.alive(position) };
+    return { position, label: program.labelAt(position), bytes: program.bytesAt[position], alive: program.alive(position) };
   }
 
   /** A value that is alive at a cut, for so many rows: {name, shape, dtype, bytes, batched}. */

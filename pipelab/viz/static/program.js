@@ -1,11 +1,7 @@
 // Ops, modules and values of a traced model, from the columns of numbers that Python sent: what it did not send because
 // it follows from them is here. Labels and names are pipelab's own (Graph.label_at, value_names).
 
-import { firstAtLeast } from "./numbers.js";
-
 const LONGEST = 28;
-// Most values are read within so many ops: the others are looked through one by one.
-const NEAR = 64;
 
 export class Program {
   constructor(data) {
@@ -42,9 +38,9 @@ export class Program {
     for (const value of flow.outputs) read(value, this.numOps);
     const crosses = (value) => this.kindOf(value) !== null && last[inputs + value] >= 0 && !caches.includes(value);
     this.made = [];
-    for (let value = -inputs; value < this.numOps; value++) if (crosses(value)) this.made.push(value);
+    for (let k = 0; k < inputs; k++) if (crosses(-1 - k)) this.made.push(-1 - k);
+    for (let op = 0; op < this.numOps; op++) if (crosses(op)) this.made.push(op);
     this.last = Int32Array.from(this.made, (value) => last[inputs + value]);
-    this.lasting = [...this.made.keys()].filter((index) => this.last[index] - this.made[index] > NEAR);
     this.bytesAt = new Float64Array(this.numOps + 2);
     for (const [index, value] of this.made.entries()) {
       const [, , bytes] = flow.kinds[this.kindOf(value)];
@@ -62,14 +58,11 @@ export class Program {
   /** The values made before a position and read at or after it, inputs first. */
   alive(position) {
     if (!this.aliveAt.has(position)) {
-      const { made, last, lasting } = this;
-      const near = firstAtLeast(made, position - NEAR);
-      const found = lasting.filter((index) => index < near && last[index] >= position).map((index) => made[index]);
-      for (let index = near; index < made.length && made[index] < position; index++) {
-        if (last[index] >= position) found.push(made[index]);
+      const found = [];
+      for (let index = 0; index < this.made.length && this.made[index] < position; index++) {
+        if (this.last[index] >= position) found.push(this.made[index]);
       }
-      const inputs = found.filter((value) => value < 0).reverse(); // the first is -1
-      this.aliveAt.set(position, [...inputs, ...found.filter((value) => value >= 0)]);
+      this.aliveAt.set(position, found);
     }
     return this.aliveAt.get(position);
   }

@@ -63,7 +63,7 @@ export class Ribbon {
     on(this.handles, "focusin", (event) => this.reveal(view.cuts[[...this.handles.children].indexOf(event.target)]));
     on(this.ground, "pointermove", (event) => this.offer(event));
     on(this.ground, "pointerleave", () => this.offer(null));
-    on(this.ground, "click", () => this.takeOffer());
+    on(this.ground, "click", () => this.offered !== undefined && view.addCut(this.offered));
     on(this.node, "pointerenter", () => this.tools.classList.add("pl-near"));
     on(this.node, "pointerleave", () => this.tools.classList.remove("pl-near"));
   }
@@ -108,12 +108,6 @@ export class Ribbon {
     this.offered = found === undefined || view.cuts.includes(found) ? undefined : found;
     this.adder.hidden = this.offered === undefined;
     if (!this.adder.hidden) this.adder.style.transform = `translateX(${this.x(found).toFixed(1)}px)`;
-  }
-
-  takeOffer() {
-    const { offered } = this;
-    this.offer(null);
-    if (offered !== undefined) this.view.addCut(offered);
   }
 
   /** The legal cut nearest to a place on the ribbon, between the neighbours of a divider. */
@@ -209,7 +203,7 @@ export class Ribbon {
       "aria-valuemin": Math.min(cuts[index], model.step(level, cuts[index], -Infinity, above, below)),
       "aria-valuemax": Math.max(cuts[index], model.step(level, cuts[index], Infinity, above, below)),
       "aria-valuenow": cuts[index],
-      "aria-valuetext": `${model.label(cuts[index])}${isPinned ? ", pinned" : ""}`,
+      "aria-valuetext": `${model.cut(cuts[index]).label}${isPinned ? ", pinned" : ""}`,
     });
   }
 

@@ -126,21 +126,12 @@ export class Strip {
     return seen;
   }
 
-  /** What to write on the blocks: "h.3", or "3" for all of them where one would not fit; of long names the beginning. */
+  /** What to write on the blocks: "h.3", or "3" for all of them where one would not fit. */
   blockNames(pieces) {
     const stem = ({ label }) => label.slice(0, label.lastIndexOf(".") + 1);
-    const span = ({ start, stop }) => this.clamp(this.x(stop)) - this.clamp(this.x(start));
     const fits = (piece) => this.ruler.width(piece.label, FONT.size, FONT.weight) + 10 <= this.x(piece.stop) - this.x(piece.start);
     const tight = new Set(pieces.filter((piece) => !fits(piece)).map(stem));
-    return pieces.map((piece) => {
-      const name = tight.has(stem(piece)) ? piece.label.slice(stem(piece).length) : piece.label;
-      return /^\d*$/.test(name) ? name : this.elided(name, span(piece) - 12);
-    });
-  }
-
-  elided(name, width) {
-    if (width < 30 || this.ruler.width(name, FONT.size, FONT.weight) <= width) return name;
-    return this.ruler.fit(`${name.slice(0, Math.ceil(width / 3))}…`, width * 0.95, FONT.size); // that measures thinner letters
+    return pieces.map((piece) => (tight.has(stem(piece)) ? piece.label.slice(stem(piece).length) : piece.label));
   }
 
   /** Of a module's path as much of its end as fits. */

@@ -88,7 +88,6 @@ function oncePerFrame(get, set, signal) {
   return {
     get: () => wanted ?? get(),
     set: (zoom) => {
-      if (zoom.join() === (wanted ?? get()).join()) return;
       wanted = zoom;
       frame ??= requestAnimationFrame(() => {
         const zoom = wanted;
