@@ -3,8 +3,8 @@
 import { el, set, svg } from "./dom.js";
 import { bestOf, binned, landscape, leveled, placesOf } from "./landscape.js";
 
-const HEIGHT = 32;
-const TALLEST = 22; // pixels of the worst place
+const HEIGHT = 30;
+const TALLEST = 20; // pixels of the worst place
 
 export class Terrain {
   constructor(view) {
