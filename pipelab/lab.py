@@ -67,6 +67,15 @@ def explore(
         >>> [stage.num_params for stage in explorer.plan.stages]
         [272, 816, 544, 544]
         >>> explorer.close()
+
+        Two batch sizes of one model share the split:
+
+        >>> few, many = (pipelab.trace(model, torch.zeros(rows, 16)) for rows in (2, 64))
+        >>> explorer = pipelab.explore({"few": few, "many": many}, hardware="t4-16gb")
+        >>> explorer.workload = "many"
+        >>> explorer.plan.graph.batch_size
+        64
+        >>> explorer.close()
     """
     notice = ""
     if isinstance(traced, Plan):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PAGE_TRAITS = (
     "cuts", "value", "num_stages", "num_microbatches", "schedule", "train", "num_ranks", "_hardware", "_hardwares",
-    "_workload", "_workloads", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
+    "_workload", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
 )  # fmt: skip
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
@@ -73,7 +73,8 @@ def still_picture(explorer: "Explorer") -> str:
 
 def _page(explorer: "Explorer") -> bytes:
     state = {name: getattr(explorer, name) for name in PAGE_TRAITS}
-    state |= {"_connected": False, "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
+    # Another trace would need Python.
+    state |= {"_connected": False, "_workloads": [], "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
     title = f"{explorer.plan.graph.model} in {plural(explorer.num_stages, 'stage')}"
     return html_page(title, state, explorer._esm, explorer._css).encode()
 
