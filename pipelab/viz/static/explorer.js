@@ -242,7 +242,7 @@ class View {
   /** What times rest on; faded while those for another number of micro-batches are on their way. */
   paintRests() {
     const { device, rows, num_microbatches, refusal } = this.costs.state;
-    this.root.classList.toggle("pl-late", this.costs.timed && num_microbatches !== this.numMicrobatches);
+    this.root.classList.toggle("pl-late", num_microbatches !== this.numMicrobatches);
     const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
     this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
     this.choose.hidden = !this.connected || this.costs.timed;

@@ -1,7 +1,7 @@
 // What is one click away: behind "?" the help, behind "⋯" everything that the closed explorer does not show.
 
 import { HELP } from "./keys.js";
-import { OWN_KEYS, button, el, set } from "./dom.js";
+import { OWN_KEYS, button, el, keep, set } from "./dom.js";
 
 const SCHEDULE_NAMES = [["gpipe", "GPipe (fill-drain)"], ["1f1b", "1F1B"], ["interleaved_1f1b", "Interleaved 1F1B"], ["zb_h1", "ZB-H1 (zero bubble)"]];
 const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Chrome trace"]];
@@ -62,16 +62,11 @@ export class Menu extends Panel {
     const workloads = traits.get("_workloads") ?? [];
     this.workload = this.choice("Workload", workloads.map((name) => [name, name]), (name) => view.tellPython({ _workload: name }));
     if (workloads.length > 1) this.row("Workload", this.workload);
-    const hardware = (traits.get("_hardwares") ?? []).map(({ name, text }) => [name, text]);
-    this.hardware = this.choice("Hardware", hardware, (name) => this.chooseHardware(name));
+    this.hardware = this.choice("Hardware", [], (name) => view.tellPython({ _hardware: name }));
     const measure = button("Measure this machine", { title: "Time every op here, in processes of its own" });
     measure.onclick = () => view.running.ask({ type: "measure" });
     this.row("Times of", this.hardware, ...(connected && !view.refusal ? [measure] : []));
     set(this.hardware, connected ? {} : { disabled: true, title: "A saved page keeps its times" });
-  }
-
-  chooseHardware(name) {
-    this.view.tellPython({ _hardware: name });
   }
 
   /** Open at the question what times are of. */
@@ -85,10 +80,18 @@ export class Menu extends Panel {
     const { view } = this;
     this.files = FILE_KINDS.map(([what, text]) => [what, this.plain(text, () => view.send({ type: "save", what }))]);
     this.row("Save", ...this.files.map(([, node]) => node));
-    this.lines = SYSTEMS.map(([system, text]) => this.plain(text, () => view.send({ type: "export", system })));
-    this.row("Launch line", ...this.lines);
+    this.lines = SYSTEMS.map(([system, text]) => [system, this.toggler(text, "", () => this.askLine(system))]);
+    this.row("Launch line", ...this.lines.map(([, node]) => node));
     this.code = el("pre", { class: "pl-code", tabindex: "0", hidden: true, "aria-label": "Launch line", ...OWN_KEYS });
     this.node.append(this.code);
+  }
+
+  /** Ask Python for the line that starts this split elsewhere. */
+  askLine(system) {
+    this.system = system;
+    this.asked = this.view.cuts;
+    this.view.send({ type: "export", system });
+    this.paint();
   }
 
   row(label, ...nodes) {
@@ -122,9 +125,21 @@ export class Menu extends Panel {
     set(this.training, { "aria-pressed": `${view.training}` });
     this.schedule.hidden = !view.training;
     this.schedule.value = view.schedule;
-    this.hardware.value = view.traits.get("_hardware") ?? "";
+    this.paintHardware();
     this.workload.value = view.traits.get("_workload") ?? "";
     for (const [what, node] of this.files ?? []) if (what === "report") node.disabled = !view.report;
+    for (const [system, node] of this.lines ?? []) set(node, { "aria-pressed": `${system === this.system}` });
+    if (this.system && !view.drag && this.asked !== view.cuts) this.askLine(this.system);
+  }
+
+  /** The devices one can choose; a measured machine and hardware named in code join them later. */
+  paintHardware() {
+    const choices = this.view.traits.get("_hardwares") ?? [];
+    const options = keep(this.hardware, choices.length, () => el("option"));
+    for (const [index, { name, text }] of choices.entries()) {
+      if (options[index].textContent !== text) set(options[index], { value: name, text });
+    }
+    this.hardware.value = this.view.traits.get("_hardware") ?? "";
   }
 
   hearExport({ text, error }) {

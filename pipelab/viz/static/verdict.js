@@ -44,7 +44,8 @@ export class Verdict {
     if (note) return [note.kind, note.text];
     if (running.active) return ["progress", running.pending ? "Asking the kernel…" : running.state.text];
     if (running.ended) return [running.state.phase, running.state.text];
-    const { costs, stages, optimum } = this.view;
+    const { costs, stages, optimum, impossible } = this.view;
+    if (impossible) return ["refused", impossible];
     return ["plan", [costs.verdict(stages, optimum), this.besideGhost()].filter(Boolean).join(" ")];
   }
 
