@@ -53,7 +53,7 @@ def open_live(browser: Browser, tmp_path: Path) -> Iterator[OpenLive]:
         hardware: HardwareLike = None, live: bool = True,
     ) -> Any:  # fmt: skip
         plan = replace(uniform(graph or gpt2_graph(), num_stages=num_stages), hardware=hardware)
-        explorer = Explorer(plan, num_microbatches=8, runner=Runner())
+        explorer = Explorer(plan, num_microbatches=min(8, plan.graph.batch_size), runner=Runner())
         if ran:
             explorer.run()
         path = tmp_path / f"{len(opened)}.html"
