@@ -200,6 +200,31 @@ def test_run_measures_and_the_output_is_the_models(notebook: Notebook) -> None:
     assert notebook.ask(CHECK_CELL) == "True"
 
 
+def test_from_a_cell_to_a_report_by_keyboard(notebook: Notebook) -> None:
+    page, explorer = notebook.page, explorer_of(notebook.page)
+    _, _, count = told(notebook)
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowUp")  # from the cell that told to the explorer's
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.getAttribute('data-split')") == "1":
+            break
+    before = shown(notebook)
+    page.keyboard.press("ArrowRight")
+    assert shown(notebook) != before
+    page.keyboard.press("o")
+    expect(explorer.get_by_role("button", name="Optimal", exact=True)).to_have_attribute("aria-pressed", "true")
+    best = shown(notebook)
+    page.keyboard.press("r")
+    expect(explorer.get_by_role("button", name="Cancel")).to_be_visible(timeout=CELL_MS)
+    expect(explorer.get_by_role("button", name="Run")).to_be_visible(timeout=CELL_MS)
+    expect(explorer.locator(".pl-verdict")).to_contain_text("per step")
+    cuts, value, after = told(notebook)
+    assert cuts == value == best == shown(notebook)
+    assert after >= count + 2
+    assert notebook.ask(CHECK_CELL) == "True"
+
+
 def test_cancel_stops_a_run_and_the_next_one_works(notebook: Notebook) -> None:
     notebook.run(LONG_CELL)
     slow = notebook.page.locator(".pl-explorer[data-ready='1']").nth(1)

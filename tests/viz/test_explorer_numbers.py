@@ -1,4 +1,4 @@
-"""Every number the explorer shows while a divider is dragged is what Python says of the same cuts: 1,000 random ones."""
+"""All numbers on the page are what Python says of the same cuts, as a divider is dragged: 1,000 random ones."""
 
 import random
 import re
