@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from pipelab.graph import Graph
 from pipelab.plan import Plan
@@ -144,19 +144,12 @@ def draw_boxes(ax: Axes, boxes: Sequence[Box], places: Sequence[float]) -> None:
 
 def _box(ax: Axes, what: Box, colour: str, place: tuple[float, float, float, float]) -> None:
     left, top, width, height = place
+    corner, size = (left + 0.03, top + 0.03), (width - 0.06, height - 0.06)
     style: dict[str, Any] = {"edgecolor": TEXT if what.marked else EDGE, "linewidth": 1.8 if what.marked else 0.6}
-    ax.add_patch(
-        FancyBboxPatch(
-            (left + 0.03, top + 0.03),
-            width - 0.06,
-            height - 0.06,
-            boxstyle="round,pad=0.03",
-            clip_on=False,
-            facecolor=colour,
-            hatch="////" if what.over else "",
-            **style,
-        )
-    )
+    style |= {"boxstyle": "round,pad=0.03", "clip_on": False}
+    ax.add_patch(FancyBboxPatch(corner, *size, facecolor=colour, **style))
+    if what.over:
+        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=(0, 0, 0, 0.3), linewidth=0, hatch="///"))
     room = int((width - 0.1) / LETTER)
     for number, line in enumerate(what.lines):
         ax.text(
@@ -167,7 +160,7 @@ def _box(ax: Axes, what: Box, colour: str, place: tuple[float, float, float, flo
             fontsize=SIZE,
             color=TEXT,
             fontweight="bold" if number == 0 else "normal",
-            bbox={"facecolor": colour, "linewidth": 0, "pad": 0.5} if what.over else None,
+            bbox={"facecolor": colour, "linewidth": 0, "pad": 1.5} if what.over else None,
         )
 
 
