@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from explorer_page import cuts_of, drag, handles, texts
 from graphs import GraphWriter, gpt2_graph
 
@@ -127,3 +128,13 @@ def test_a_cut_tells_what_crosses_and_for_whom(open_page) -> None:
     assert texts(page, ".pl-card td:last-child") == ["for stage 2", "for stages 2, 3"]
     drag(page, 0, -40)
     assert page.locator(".pl-card").is_hidden()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_wrong_with_graph_and_card(open_page, theme: str) -> None:
+    page = open_page(theme=theme, hardware=SMALL)
+    handles(page).first.press("g")
+    page.locator(".pl-box").first.click()
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
