@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ class Net(nn.Module):
 model, x = Net().eval(), torch.randn(8, 64)
 traced = pipelab.trace(model, x)
 """
+OPS_PER_BLOCK = 3  # linear, relu, add
 SHOW = """
 values = []
 explorer = pipelab.explore(traced, num_stages=4)
@@ -68,8 +70,10 @@ comparison
 """
 CHOSEN = "print(json.dumps(chosen))"
 CHOOSE = "comparison.view.value = 'optimal'"
-CLOSE = "explorer.close(); slow.close(); print('closed')"
-CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, COMPARE, CHOSEN, CHOOSE, CLOSE]
+STATE = "print(json.dumps([explorer.cuts, explorer.num_microbatches, explorer.hardware]))"
+TIMES = "explorer.hardware = 't4-16gb'"
+CLOSE = "[shown.close() for shown in map(globals().get, ['explorer', 'slow']) if shown]"
+CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, COMPARE, CHOSEN, CHOOSE, STATE, TIMES, CLOSE]
 
 (
     SETUP_CELL,
@@ -82,6 +86,8 @@ CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, COMPARE, CHOSEN, CHOOSE, CL
     COMPARE_CELL,
     CHOSEN_CELL,
     CHOOSE_CELL,
+    STATE_CELL,
+    TIMES_CELL,
     CLOSE_CELL,
 ) = range(len(CELLS))
 
@@ -189,8 +195,8 @@ def test_dragging_works_while_a_cell_runs(notebook: Notebook) -> None:
 def test_run_measures_and_the_output_is_the_models(notebook: Notebook) -> None:
     explorer = explorer_of(notebook.page)
     explorer.get_by_role("button", name="Run").click()
-    expect(explorer.locator(".pl-timeline")).to_be_visible(timeout=CELL_MS)
-    expect(explorer.locator(".pl-verdict")).to_contain_text("per step")
+    expect(explorer.locator(".pl-verdict")).to_contain_text("per step", timeout=CELL_MS)
+    expect(explorer.locator(".pl-timeline-head")).to_contain_text("Measured")
     expect(explorer.locator(".pl-timeline-svg")).to_contain_text("rank 3")
     assert notebook.ask(CHECK_CELL) == "True"
     drag(notebook, 0, -60)
@@ -216,9 +222,7 @@ def test_from_a_cell_to_a_report_by_keyboard(notebook: Notebook) -> None:
     expect(explorer.get_by_role("button", name="Optimal", exact=True)).to_have_attribute("aria-pressed", "true")
     best = shown(notebook)
     page.keyboard.press("r")
-    expect(explorer.get_by_role("button", name="Cancel")).to_be_visible(timeout=CELL_MS)
-    expect(explorer.get_by_role("button", name="Run")).to_be_visible(timeout=CELL_MS)
-    expect(explorer.locator(".pl-verdict")).to_contain_text("per step")
+    expect(explorer.locator(".pl-verdict[data-kind=done]")).to_contain_text("per step", timeout=CELL_MS)
     cuts, value, after = told(notebook)
     assert cuts == value == best == shown(notebook)
     assert after >= count + 2
@@ -233,9 +237,46 @@ def test_cancel_stops_a_run_and_the_next_one_works(notebook: Notebook) -> None:
     expect(slow.locator(".pl-verdict")).to_contain_text("Loading", timeout=CELL_MS)
     slow.get_by_role("button", name="Cancel").click()
     expect(slow.locator(".pl-verdict[data-kind=cancelled]")).to_be_visible(timeout=CELL_MS)
-    expect(slow.locator(".pl-timeline")).to_be_hidden()
+    expect(slow.locator(".pl-timeline-head")).not_to_contain_text("Measured")
     slow.get_by_role("button", name="Run").click()
-    expect(slow.locator(".pl-timeline")).to_be_visible(timeout=CELL_MS)
+    expect(slow.locator(".pl-timeline-head")).to_contain_text("Measured", timeout=CELL_MS)
+
+
+def test_pinned_dividers_stay_while_the_kernel_optimises_the_rest(notebook: Notebook) -> None:
+    explorer = explorer_of(notebook.page)
+    explorer.get_by_role("button", name="Uniform").click()
+    for _ in range(2):
+        split(notebook, 0).press("ArrowLeft")
+    pinned = shown(notebook)[0]
+    split(notebook, 0).press("p")
+    explorer.get_by_role("button", name="Optimise around pins").click()
+    expect(explorer.get_by_role("button", name="Undo").first).to_be_visible()
+    expect(explorer.locator(".pl-action")).to_have_text("Undo")
+    after = shown(notebook)
+    assert after[0] == pinned
+    assert max(right - left for left, right in pairwise([pinned, *after[1:], 12 * OPS_PER_BLOCK])) <= 4 * OPS_PER_BLOCK
+    count = notebook.num_cells
+    notebook.page.keyboard.press("Control+z")
+    assert shown(notebook) != after
+    split(notebook, 0).press("Control+y")
+    assert shown(notebook) == after
+    split(notebook, 0).press("p")
+    assert notebook.num_cells == count
+    assert json.loads(notebook.ask(STATE_CELL))[0] == after
+
+
+def test_micro_batches_and_hardware_go_both_ways(notebook: Notebook) -> None:
+    explorer = explorer_of(notebook.page)
+    notebook.run(TIMES_CELL)
+    expect(explorer.locator(".pl-rests")).to_contain_text("t4-16gb")
+    expect(explorer.locator(".pl-timeline-title")).to_contain_text("8 micro-batches")
+    explorer.get_by_label("Fewer micro-batches").click()
+    expect(explorer.locator(".pl-timeline-title")).to_contain_text("7 micro-batches")
+    explorer.get_by_role("button", name="More", exact=True).click()
+    explorer.get_by_label("Hardware", exact=True).select_option("a100-80gb")
+    expect(explorer.locator(".pl-rests")).to_contain_text("a100-80gb")
+    assert json.loads(notebook.ask(STATE_CELL))[1:] == [7, "a100-80gb"]
+    explorer.get_by_role("button", name="More", exact=True).click()
 
 
 def test_code_moves_the_dividers(notebook: Notebook) -> None:

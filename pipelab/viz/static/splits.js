@@ -157,16 +157,28 @@ export class Splits {
   /** The exact planner answers what no table holds: around pins, between modules or ops. */
   askOptimal(count) {
     const { view } = this;
-    view.send({ type: "optimal", pins: [...this.pins].sort((a, b) => a - b), level: view.level, num_stages: count });
+    const pins = [...this.pins].sort((a, b) => a - b);
+    if (view.send({ type: "optimal", pins, level: view.level, num_stages: count })) {
+      view.tell("Looking for the best split…", undefined, "progress");
+    }
   }
 
   hearOptimal({ cuts, error }) {
     this.changed();
-    if (error) this.view.tell(error);
-    else {
-      this.policy = "optimal";
-      this.commit(cuts);
+    if (error) {
+      this.view.tell(error);
+      return;
     }
+    const before = this.committed;
+    this.policy = "optimal";
+    this.commit(cuts);
+    this.offerWayBack(before);
+  }
+
+  /** Offer to undo what one button did. */
+  offerWayBack(before) {
+    if (before.join() !== this.committed.join()) this.before = before;
+    this.view.paint();
   }
 
   /** Fewer or more stages, by the policy that is pressed, else the one used last, else uniform. */
@@ -180,10 +192,9 @@ export class Splits {
   }
 
   showOptimal() {
-    const { cuts } = this.view;
-    this.use("optimal", cuts.length + 1);
-    this.before = cuts;
-    this.view.paint();
+    const before = this.committed;
+    this.use("optimal", before.length + 1);
+    this.offerWayBack(before);
   }
 
   // --- the kept plan

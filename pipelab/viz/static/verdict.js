@@ -28,6 +28,8 @@ export class Verdict {
     if (this.text.textContent !== text) this.text.textContent = text;
     set(this.line, { "data-kind": kind, "aria-busy": `${drag !== null}` });
     this.next = note ? note.action : ["plan", "done"].includes(kind) ? this.wayToOptimal() : undefined;
+    // Whoever pressed it goes on by keyboard.
+    if (!this.next && this.action.matches(":focus")) this.view.root.focus();
     this.action.hidden = !this.next;
     this.action.textContent = this.next?.text ?? "";
     const active = state.phase === "running";
