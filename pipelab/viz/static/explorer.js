@@ -292,6 +292,8 @@ class View {
     const open = [this.menu, this.help].find((panel) => panel.open);
     if (this.stepped !== null) this.setStep(null);
     else if (open) open.toggle();
+    else if (this.shown) this.show(null);
+    else if (this.graphOpen) this.toggleGraph();
     else return false;
     return true;
   }
