@@ -20,6 +20,12 @@ def check(page: Page) -> None:
 STATES: dict[str, Callable[[LivePage], None]] = {
     "open": lambda live: None,
     "help": lambda live: live.page.get_by_label("Help").click(),
+    "menu": lambda live: live.page.get_by_label("More", exact=True).click(),
+    "graph": lambda live: live.page.get_by_role("button", name="Graph").click(),
+    "training": lambda live: setattr(live.explorer, "train", True),
+    "threshold": lambda live: live.page.get_by_role("button", name="Threshold").click(),
+    "a divider": lambda live: live.page.locator("[role=slider]").first.press("ArrowLeft"),
+    "a stage": lambda live: live.page.locator(".pl-box").first.press("Enter"),
     "run": lambda live: live.explorer.run(),
     "16 stages": lambda live: setattr(live.explorer, "num_stages", 16),
 }

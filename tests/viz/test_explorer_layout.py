@@ -1,5 +1,6 @@
 """No text overlaps another, leaves its box or is tiny: every width, number of stages, theme and state."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -68,9 +69,28 @@ def test_a_divider_in_hand_fits(open_live) -> None:
             check(live)
 
 
-def test_help_fits(open_live) -> None:
-    live = open_live()
-    live.page.get_by_label("Help").click()
+OPENED: dict[str, Callable[[LivePage], None]] = {
+    "help": lambda live: live.page.get_by_label("Help").click(),
+    "menu": lambda live: live.page.get_by_label("More", exact=True).click(),
+    "graph": lambda live: live.page.locator(".pl-explorer").press("g"),
+    "training": lambda live: setattr(live.explorer, "train", True),
+    "step": lambda live: live.page.locator(".pl-explorer").press("m"),
+    "threshold": lambda live: live.page.get_by_role("button", name="Threshold").click(),
+    "a stage": lambda live: live.page.locator(".pl-box").nth(1).press("Enter"),
+    "zoomed": lambda live: live.page.locator(".pl-piece").nth(3).dblclick(),
+    "kept": lambda live: live.page.locator(".pl-explorer").press("k"),
+}
+
+
+@pytest.mark.parametrize("what", OPENED)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_is_opened_fits(open_live, name: str, what: str) -> None:
+    live = open_live(GRAPHS[name], num_stages=4, hardware=TIGHT, ran=True)
+    OPENED[what](live)
+    live.exchange()
+    check(live)
+    live.page.locator("[role=slider]").first.press("ArrowLeft")
+    live.exchange()
     check(live)
 
 
