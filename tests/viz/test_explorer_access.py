@@ -39,3 +39,30 @@ def test_axe_finds_nothing(open_live, hardware: str | None, theme: str) -> None:
         change(live)
         live.exchange()
         check(live.page)
+
+
+# Texts with the colour of the plate that forced colours lay under them, and frames that only forced colours show.
+_HIDDEN = """() => {
+  const probe = document.body.appendChild(document.createElement("span"));
+  probe.style.color = "Canvas";
+  const canvas = getComputedStyle(probe).color;
+  probe.remove();
+  return [...document.querySelectorAll(".pl-explorer *")].filter((node) => {
+    const style = getComputedStyle(node);
+    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    const framed = style.outlineStyle !== "none" && !node.matches(":focus-visible");
+    const plate = text && style.forcedColorAdjust !== "none" && style.color === canvas;
+    return node.checkVisibility() && (framed || (plate && !(node instanceof SVGElement)));
+  }).map((node) => node.className.baseVal ?? node.className);
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_forced_colours_hide_no_text(open_live, theme: str) -> None:
+    live = open_live(gpt2_graph(24), hardware="h100-80gb", theme=theme, ran=True)
+    live.page.emulate_media(forced_colors="active")
+    for change in STATES.values():
+        change(live)
+        live.exchange()
+        live.page.locator("[role=slider]").first.focus()
+        assert live.page.evaluate(_HIDDEN) == []
