@@ -75,7 +75,7 @@ export class Controls {
     const bound = running.active && !running.cancellable;
     this.run.textContent = running.active ? "Cancel" : "Run";
     this.run.classList.toggle("pl-cancel", running.active);
-    this.run.disabled = Boolean(refusal) || bound;
+    this.run.disabled = running.active ? bound : Boolean(refusal);
     this.run.title = bound ? "Started by a cell: interrupt the kernel to stop it" : "";
     this.refusal.textContent = refusal;
     this.refusal.hidden = !refusal;

@@ -47,7 +47,8 @@ export class TimelinePane {
     this.key = el("span", { class: "pl-key" });
     this.result = el("span", { class: "pl-timeline-result" });
     this.stale = el("span", { class: "pl-stale" });
-    this.runs = el("select", { "aria-label": "Run that is drawn", ...OWN_KEYS });
+    // A saved page holds the run that was drawn when it was saved.
+    this.runs = el("select", { "aria-label": "Run that is drawn", disabled: !this.view.connected, ...OWN_KEYS });
     this.second = el("div", { class: "pl-timeline-line" }, this.result, this.runs, this.stale);
     this.words = el("span", { class: "pl-step-words", "aria-live": "polite" });
     this.before = button("‹", { class: "pl-icon", "aria-label": "Micro-batch before" });
