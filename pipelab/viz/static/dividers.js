@@ -15,10 +15,11 @@ export class Dividers {
     const { view } = this;
     const on = (event, listener) => handle.addEventListener(event, listener, { signal: view.listening.signal });
     on("pointerdown", (event) => this.take(event, handle, index));
-    on("pointermove", (event) => this.move(event, index));
-    on("pointerup", () => this.release(true));
-    on("pointercancel", () => this.release(false));
-    on("lostpointercapture", () => this.release(true));
+    on("pointermove", (event) => this.move(event));
+    const letGo = (event, commit) => event.pointerId === view.drag?.pointer && this.release(commit);
+    on("pointerup", (event) => letGo(event, true));
+    on("pointercancel", (event) => letGo(event, false));
+    on("lostpointercapture", (event) => letGo(event, true));
     on("dblclick", () => view.togglePin(index));
     on("keydown", (event) => this.press(event, index));
     on("focus", () => view.show("cut", index));
@@ -36,10 +37,10 @@ export class Dividers {
   }
 
   take(event, handle, index) {
-    if (event.button !== 0) return;
+    const { view } = this;
+    if (event.button !== 0 || view.drag) return; // one divider at a time, whatever a second finger does
     event.preventDefault();
     handle.focus();
-    const { view } = this;
     if (view.pins.has(view.cuts[index])) return;
     handle.setPointerCapture(event.pointerId);
     const box = view.ribbon.node.getBoundingClientRect();
@@ -49,9 +50,9 @@ export class Dividers {
     this.requestPaint();
   }
 
-  move(event, index) {
+  move(event) {
     const { drag } = this.view;
-    if (drag?.index !== index) return;
+    if (drag?.pointer !== event.pointerId) return;
     drag.x = (event.clientX - drag.left) / drag.scale;
     this.requestPaint();
   }

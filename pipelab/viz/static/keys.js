@@ -22,7 +22,7 @@ const nextWidth = (view) => {
 /** Do what a key stands for; true if it stands for something. */
 export function pressed(view, event) {
   const { key, ctrlKey, metaKey, shiftKey, altKey, target } = event;
-  if (event.defaultPrevented || altKey || target.closest("input, select, textarea, pre")) return false;
+  if (event.defaultPrevented || altKey || view.drag || target.closest("input, select, textarea, pre")) return false;
   const letter = key.toLowerCase();
   if (ctrlKey || metaKey) {
     const redo = letter === "y" || (letter === "z" && shiftKey);
@@ -33,7 +33,7 @@ export function pressed(view, event) {
   }
   if (key === "Escape") return view.leave();
   if (!(letter in KEYS)) return false;
-  KEYS[letter](view);
+  if (!event.repeat) KEYS[letter](view); // a key held down runs, and does not run and cancel in turn
   return true;
 }
 
