@@ -217,6 +217,7 @@ class View {
     this.stages = costs.stages(cuts, this);
     this.optimum = cuts.length ? (costs.state.optima[this.stages.length] ?? null) : null;
     const { schedule, training, numRanks } = this;
+    if (this.stepped >= costs.state.num_microbatches) this.stepped = null;
     const asked = [costs, cuts, schedule, training, numRanks];
     if (this.predicted?.every((what, index) => what === asked[index])) return;
     this.predicted = asked;
@@ -326,7 +327,9 @@ class View {
 
   hearCuts() {
     if (this.drag) return;
-    this.splits.take([...this.traits.get("cuts")]);
+    const cuts = [...this.traits.get("cuts")];
+    if (cuts.join() !== this.cuts.join()) this.splits.changed();
+    this.splits.take(cuts);
     this.splits.before = null;
     this.paintOrLayout();
   }

@@ -34,6 +34,7 @@ export class ThresholdForm {
   /** Ask Python for the stages a threshold needs; null asks for the smallest that keeps the number of stages. */
   ask(maxParams) {
     clearTimeout(this.timer);
+    this.apply.disabled = true; // what it would apply is the answer to another question
     const ask = () => this.view.send({ type: "threshold", max_params: maxParams, num_stages: this.view.cuts.length + 1 });
     this.timer = setTimeout(ask, maxParams === null ? 0 : 200);
   }
