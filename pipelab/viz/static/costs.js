@@ -69,6 +69,12 @@ export class Costs {
     return this.seconds(start, stop, count, this.timed ? 0 : this.model.params.between(start, stop)).cost;
   }
 
+  /** What the dearest stage between these cuts costs. */
+  dearestCost(cuts) {
+    const edges = [0, ...cuts, this.model.numOps];
+    return Math.max(...cuts.concat(0).map((_, stage) => this.stageCost(edges[stage], edges[stage + 1], edges.length - 1)));
+  }
+
   /**
    * Bytes that a device holds to run these ops, by kind; weights are parameters, buffers and constants. In training
    * also gradients, and all that is kept of the micro-batches in flight; null is inference.

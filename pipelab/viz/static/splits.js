@@ -164,6 +164,7 @@ export class Splits {
   }
 
   hearOptimal({ cuts, error }) {
+    if (this.view.drag) return; // the hand was quicker
     this.changed();
     if (error) {
       this.view.tell(error);
@@ -202,8 +203,8 @@ export class Splits {
   /** Keep the split beside what comes; the same split again gives it up. */
   keepGhost() {
     const { view } = this;
-    const { cuts, stages } = view;
-    this.ghost = this.ghost?.cuts.join() === cuts.join() ? null : { cuts: [...cuts], cost: dearest(stages).cost, label: "kept" };
+    const { cuts } = view;
+    this.ghost = this.ghost?.cuts.join() === cuts.join() ? null : { cuts: [...cuts], label: "kept" };
     view.paint();
   }
 }

@@ -53,10 +53,9 @@ export class Verdict {
 
   /** How the split compares with the one that was kept. */
   besideGhost() {
-    const { stages, splits } = this.view;
-    const { ghost } = splits;
+    const { costs, stages, ghost } = this.view;
     if (!ghost || ghost.cuts.join() === this.view.cuts.join()) return "";
-    const more = dearest(stages).cost / ghost.cost - 1;
+    const more = dearest(stages).cost / costs.dearestCost(ghost.cuts) - 1;
     if (Math.abs(more) <= CLOSE) return "As good as the kept split.";
     return `${fixed(100 * Math.abs(more), 0)}\u00a0% ${more > 0 ? "above" : "below"} the kept split.`;
   }
