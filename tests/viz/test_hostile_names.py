@@ -3,13 +3,15 @@
 import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from browser import watch
 from explorer_page import handles, texts
 from graphs import gpt2_graph
 from layout import check_layout
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 from runs import Runner, made_up_report
 
 from pipelab.comparing import side_by_side
@@ -18,7 +20,9 @@ from pipelab.names import printable
 from pipelab.policies import uniform
 from pipelab.presets import PRESETS
 from pipelab.viz import compare, stage_graph, stage_sizes, timeline
+from pipelab.viz.comparison_view import ComparisonView
 from pipelab.viz.explorer import Explorer
+from pipelab.viz.explorer_figure import explorer_figure
 from pipelab.viz.svg_layout import draw
 
 NAMES = {
@@ -87,6 +91,22 @@ def test_in_the_widget(open_live, name: str, hardware: str | None) -> None:
     assert page.title() == " ".join(f"{printable(name)} in 3 stages".split())
 
 
+@pytest.mark.browser
+def test_in_a_comparison(browser: Browser, tmp_path: Path, name: str) -> None:
+    graph = named(name)
+    plans = {name: uniform(graph, num_stages=3), "other": uniform(graph, num_stages=2)}
+    ComparisonView(side_by_side(plans, hardware="h100-80gb")).save(tmp_path / "compare.html")
+    for width in (1400, 600):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        found = watch(page)
+        page.goto((tmp_path / "compare.html").as_uri())
+        page.wait_for_selector("[data-ready='1']")
+        check_page(page)
+        assert printable(name) in (page.locator(".pl-comparison").text_content() or "")
+        page.close()
+        assert found == []
+
+
 # Texts with Hebrew in them: where each Latin letter or digit outside of it is drawn, line by line.
 _ORDER = """() => {
   const found = [];
@@ -136,7 +156,8 @@ def test_in_figures(name: str) -> None:
     plan = uniform(named(name), num_stages=3)
     report = made_up_report(plan)
     compared = side_by_side({name: plan, "other": uniform(plan.graph, num_stages=2)}, hardware="h100-80gb")
-    for figure in (stage_sizes(plan), timeline(report.timeline), compare(compared)):
+    pictures = (explorer_figure(plan), explorer_figure(plan, report=report))
+    for figure in (stage_sizes(plan), timeline(report.timeline), compare(compared), *pictures):
         figure.canvas.draw()
         plt.close(figure)
 
