@@ -13,7 +13,7 @@ def comparison_state(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain JSON; see `graph_state` for its model."""
     return {
         "verdict": comparison.verdict,
-        "about": comparison.title.partition(": ")[2],
+        "about": _about(comparison),
         "objective": comparison.objective,
         "best": comparison.best.name,
         "refusals": list(comparison.refusals),
@@ -21,6 +21,14 @@ def comparison_state(comparison: Comparison) -> dict[str, Any]:
         "places": [round(place, 9) for place in comparison.places],
         "entries": [_entry_state(entry) for entry in comparison.entries],
     }
+
+
+def _about(comparison: Comparison) -> str:
+    """The batch, what times rest on, and how a plan can be below the optimum."""
+    about = comparison.title.partition(": ")[2]
+    is_below = any(entry.above_text.endswith("below") for entry in comparison.entries)
+    inside = "Optimal is the best split between blocks; a plan below it also cuts inside them."
+    return f"{about}. {inside}" if is_below else about
 
 
 def _entry_state(entry: Contender) -> dict[str, Any]:

@@ -147,18 +147,16 @@ export class GraphPane {
     const groups = keep(this.nodes, this.pieces.length, makeNode);
     // Of "h.0" to "h.11" all say their number where one has no room for more.
     const tight = new Set(this.pieces.filter(({ label }, index) => !this.fits(label, index)).map(({ label }) => stemOf(label)));
-    let free = 0;
+    const badges = this.badges();
     for (const [index, { label }] of this.pieces.entries()) {
       const { left, right, y } = this.boxes[index];
       const [rect, name, badge] = groups[index].children;
-      const middle = (Math.max(left, 0) + Math.min(right, this.width)) / 2;
+      const middle = this.middle(index);
       const short = label.slice(stemOf(label).length);
       const names = /^\d+$/.test(short) && tight.has(stemOf(label)) ? [short] : [label, short];
-      const said = this.badgeOf(index, middle, free);
-      if (said) free = middle + this.view.ruler.width(said) / 2 + 5;
       set(rect, { x: left, y, width: Math.max(right - left, 0.5) });
       set(name, { x: middle, y: y + NODE.height / 2 + 4, text: names.find((text) => this.fits(text, index)) ?? "" });
-      set(badge, { x: middle, y: 11, text: said });
+      set(badge, { x: middle, y: 11, text: badges[index] });
       delete groups[index].dataset.stage;
     }
   }
@@ -169,13 +167,29 @@ export class GraphPane {
     return this.view.ruler.width(text, 11, 500) + 4 <= Math.min(right, this.width) - Math.max(left, 0);
   }
 
-  /** What comes to a node from far away, or "+" where the last one's words leave no room. */
-  badgeOf(index, middle, free) {
+  middle(index) {
+    const { left, right } = this.boxes[index];
+    return (Math.max(left, 0) + Math.min(right, this.width)) / 2;
+  }
+
+  /** What comes to each node from far away; where the words have no room beside each other, a mark at each of them. */
+  badges() {
     const { model, ruler } = this.view;
-    const reads = new Set(this.flow.reads[index].map((value) => briefName(model, this.tensor(value))));
-    if (!reads.size) return "";
-    const fits = (text) => middle - ruler.width(text) / 2 > free && middle + ruler.width(text) / 2 < this.width;
-    return [`+ ${[...reads].join(", ")}`, "+"].find(fits) ?? "";
+    const words = this.flow.reads.map((values) => {
+      const names = new Set(values.map((value) => briefName(model, this.tensor(value))));
+      return names.size ? `+ ${[...names].join(", ")}` : "";
+    });
+    let free = 0;
+    const fits = words.every((text, index) => {
+      const half = ruler.width(text) / 2;
+      const [left, right] = [this.middle(index) - half, this.middle(index) + half];
+      if (!text) return true;
+      const room = left > free && right < this.width;
+      free = right + 5;
+      return room;
+    });
+    this.mark = fits ? "" : ` + stands for ${[...new Set(words.filter(Boolean))].map((text) => text.slice(2)).join("; ")}.`;
+    return fits ? words : words.map((text) => (text ? "+" : ""));
   }
 
   drawLines(parent, lines, ends = "") {
@@ -213,7 +227,7 @@ export class GraphPane {
     this.nodes.children[index]?.classList.add("pl-at");
     const lit = index === null ? [] : this.lines.filter(({ from, to }) => from === index || to === index);
     this.drawLines(this.lit, lit);
-    this.story.replaceChildren(...(index === null ? [HINT] : this.tell(index)).map((text) => el("div", { text: this.view.ruler.fit(text, this.width, 12), title: text })));
+    this.story.replaceChildren(...(index === null ? [HINT + this.mark] : this.tell(index)).map((text) => el("div", { text: this.view.ruler.fit(text, this.width, 12), title: text })));
   }
 
   tell(index) {
