@@ -1,5 +1,7 @@
 """What the explorer's browser half needs to tell what stages cost and to simulate them, on one kind of device."""
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,11 +82,12 @@ def _device_state(device: Device | None) -> dict[str, Any]:
         return {"memory_bytes": None, "reserve_bytes": 0}
     return {
         "device": device.description,
-        "memory_bytes": device.memory_bytes,
+        # JSON has no infinity.
+        "memory_bytes": device.memory_bytes if math.isfinite(device.memory_bytes) else None,
         "reserve_bytes": device.reserve_bytes,
         "fixed_s": device.microbatch_s,
         "latency_s": device.link_latency_s,
-        "link_bytes_per_s": device.link_bytes_per_s,
+        "link_bytes_per_s": min(device.link_bytes_per_s, sys.float_info.max),
         "overlap": device.overlap,
         "num_slots": device.num_slots,
         "parallel": device.parallel,
