@@ -45,7 +45,7 @@ class StillWidget(anywidget.AnyWidget):
         """Two outputs of a cell: the widget, then its picture, which `static/still.js` hides."""
         from IPython.display import display
 
-        bundle = self._repr_mimebundle_() if shows_pictures() else None
+        bundle = self._bundle() if shows_pictures() else None
         if bundle is None:
             raise NotImplementedError  # IPython then asks for the text
         data, metadata = bundle
@@ -55,6 +55,15 @@ class StillWidget(anywidget.AnyWidget):
         self._put_still(data["text/plain"], picture, metadata, update=False)
         if self.still_follows:
             self.observe(self._redraw_soon, list(self.still_follows))
+
+    def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        return None if self.comm is None else self._repr_mimebundle_()
+
+    def close(self) -> None:
+        """Close the widget; its picture stays as it is."""
+        if self._redrawing is not None:
+            self._redrawing.cancel()
+        super().close()
 
     def _put_still(self, text: str, picture: str, metadata: dict[str, Any], *, update: bool) -> None:
         from IPython.display import display
@@ -72,7 +81,7 @@ class StillWidget(anywidget.AnyWidget):
         self._redrawing.start()
 
     def _redraw(self) -> None:
-        bundle = self._repr_mimebundle_()
+        bundle = self._bundle()
         if bundle is not None:
             data, metadata = bundle
             self._put_still(data["text/plain"], data["image/png"], metadata, update=True)

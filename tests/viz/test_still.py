@@ -86,3 +86,14 @@ def test_the_picture_follows_when_all_is_quiet(
     ((after, how),) = told
     assert how["update"] and how["transient"]["display_id"] in before["text/html"]
     assert after["text/html"] != before["text/html"]
+
+
+def test_a_closed_widget_draws_no_more(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = explorer_of()
+    outputs_of(explorer)
+    explorer.cuts = (1, 2)
+    explorer.close()
+    explorer._redrawing.join()
+    explorer._redraw()
+    with pytest.raises(NotImplementedError):
+        explorer._ipython_display_()
