@@ -204,7 +204,7 @@ class Explorer(StillWidget):
         Raises:
             InputError: It ends in something else.
         """
-        Path(path).write_bytes(file_named(self, Path(path).suffix))
+        Path(path).write_bytes(file_named(self, Path(path).suffix.lower()))
 
     def close(self) -> None:
         """Close the widget and end its processes."""

@@ -117,7 +117,8 @@ def test_pages_and_pictures_come_as_bytes_and_as_files(what: str, name: str, sta
     answer, (content,) = ask(explorer, sent, type="save", what=what)
     assert answer["name"] == name
     explorer.save(tmp_path / name)
-    for written in (content, (tmp_path / name).read_bytes()):
+    explorer.save(tmp_path / name.upper())
+    for written in (content, (tmp_path / name).read_bytes(), (tmp_path / name.upper()).read_bytes()):
         assert written.startswith(starts)
 
 
