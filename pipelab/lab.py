@@ -173,6 +173,10 @@ class _Runner:
         self._busy = threading.RLock()
         self._idle: threading.Timer | None = None
 
+    def begin(self) -> None:
+        """Forget a cancel that came when all was done."""
+        self._cancelled.clear()
+
     def run(self, plan: Plan, num_microbatches: int, progress: Progress) -> Report:
         """Run one plan on the traced call's own inputs."""
         with self._busy:
@@ -188,7 +192,6 @@ class _Runner:
                 pipe.on_progress = step
                 return pipe.run(*self._traced.args, num_microbatches=num_microbatches, **self._traced.kwargs)
             finally:
-                self._cancelled.clear()
                 self._start_idling()
 
     def measure(self, num_stages: int, progress: Progress) -> Measurement:
@@ -204,8 +207,6 @@ class _Runner:
                 )
             except Cancelled as error:
                 raise Cancelled("The measurement was cancelled.") from error
-            finally:
-                self._cancelled.clear()
 
     def cancel(self) -> None:
         """Stop the run under way; the ranks stay."""

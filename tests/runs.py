@@ -51,6 +51,9 @@ class Runner:
         )
         return replace(report, predicted=replace(report.timeline, events=sooner, source="made up"))
 
+    def begin(self) -> None:
+        """It has nothing to forget."""
+
     def cancel(self) -> None:
         """Note it."""
         self.told.append("cancel")

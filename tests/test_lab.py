@@ -112,6 +112,14 @@ def test_a_cancelled_run_leaves_the_ranks(traced: Trace, moment: str) -> None:
     explorer.close()
 
 
+def test_a_cancel_that_comes_when_all_is_done_cancels_nothing_later(traced: Trace) -> None:
+    explorer = pipelab.explore(traced, num_stages=2)
+    explorer.observe(lambda _: explorer._hear(explorer, {"type": "cancel"}, []), "report")
+    explorer.run()
+    assert explorer.run() is explorer.report
+    explorer.close()
+
+
 def test_idle_ranks_go_and_the_next_run_starts_others(traced: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "IDLE_S", 0.0)
     explorer = pipelab.explore(traced, num_stages=2)

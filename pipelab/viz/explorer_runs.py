@@ -25,6 +25,9 @@ class Runner(Protocol):
     def measure(self, num_stages: int, progress: Progress) -> Measurement:
         """Measure the model on this machine."""
 
+    def begin(self) -> None:
+        """Be ready for one thing: forget what was cancelled before."""
+
     def cancel(self) -> None:
         """Stop what is under way; it then raises `Cancelled`."""
 
@@ -88,6 +91,7 @@ class Work:
             raise LaunchError(refusal)
         if not self._busy.acquire(blocking=False):
             raise LaunchError("A run of this explorer is under way: wait for it, or press Cancel.")
+        runner.begin()
         self._runner = runner
         return runner
 

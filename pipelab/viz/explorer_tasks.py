@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipelab.hardware import Measurement
+from pipelab.plan import Plan
 from pipelab.report import Report
 from pipelab.units import plural
 from pipelab.viz.explorer_hardware import THIS_MACHINE
@@ -26,7 +27,7 @@ def run_by(explorer: "Explorer") -> Task[Report]:
         explorer._reports = [*explorer._reports, _row(report, workload)]
         if plan.graph is explorer._graph:
             show_report(explorer, report)
-        return report, report.verdict
+        return report, _told(explorer, plan, workload, report.verdict)
 
     return run
 
@@ -67,6 +68,13 @@ def show_workload(explorer: "Explorer", shown: Workload) -> None:
     explorer._run_state = {"phase": "refused", "text": notice} if notice else {"phase": "idle"}
     of_it = (report for report in reversed(explorer.reports) if report.plan.graph is shown.graph)
     show_report(explorer, next(of_it, None))
+
+
+def _told(explorer: "Explorer", plan: Plan, workload: str, verdict: str) -> str:
+    """How a run went, and of what it was where something else is shown by now."""
+    if plan.graph is not explorer._graph:
+        return f"{workload}: {verdict}"
+    return verdict if plan.cuts == explorer.cuts else f"The previous split: {verdict}"
 
 
 def _row(report: Report, workload: str) -> dict[str, Any]:

@@ -218,6 +218,16 @@ def test_details_of_a_failed_rank_are_its_traceback_once() -> None:
         assert explorer._run_state["details"] == details
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "of"), [("cuts", CUTS, ""), ("cuts", OTHER, "The previous split: "), ("workload", "b", "a: ")]
+)
+def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, value: Any, of: str) -> None:
+    runner = Runner(during=lambda: setattr(explorer, name, value))
+    explorer = make(workloads={"a": Workload(GRAPH, runner), "b": Workload(gpt2_graph())})
+    report = explorer.run()
+    assert explorer._run_state["text"] == f"{of}{report.verdict}"
+
+
 def test_the_button_says_why_there_is_no_run() -> None:
     explorer = make()
     explorer._hear(explorer, {"type": "run"}, [])
