@@ -34,11 +34,13 @@ _TAKE_OVER = """async (state) => {
   const on = (event, listener) => listeners.set(event, [...(listeners.get(event) ?? []), listener]);
   const off = (event, listener) => listeners.set(event, (listeners.get(event) ?? []).filter((one) => one !== listener));
   const send = (message) => live.sent.push(message);
+  const model = { get: (name) => state[name], set, on, off, send, save_changes() {} };
+  live.again = (el) => widget.render({ model, el });
   window.live = live;
   const host = document.createElement("div");
   document.getElementById("pipelab-explorer").replaceWith(host);
   host.id = "pipelab-explorer";
-  widget.render({ model: { get: (name) => state[name], set, on, off, send, save_changes() {} }, el: host });
+  live.again(host);
 }"""
 _FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 

@@ -110,7 +110,7 @@ class Explorer(StillWidget):
         self._choices = dict(workloads or {"": Workload(plan.graph, runner, refusal)})
         name, self._shown = next(iter(self._choices.items()))
         self._work = Work(lambda state: self.set_trait("_run_state", state))
-        self._hears_browser = False
+        self._heard: Any = None  # the cuts the browser says, while it is heard
         self._shown_report: Report | None = None
         self._costed: tuple[int, Device | None, int] | None = None
         self._own: dict[str, Device] = {}
@@ -215,13 +215,13 @@ class Explorer(StillWidget):
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take what the browser says; ipywidgets calls this. What is not legal is answered with what is."""
-        self._hears_browser = True
+        self._heard = sync_data.get("cuts")
         try:
             super().set_state(sync_data)
         except traitlets.TraitError:
             self.send_state([name for name in sync_data if name in self.keys])
         finally:
-            self._hears_browser = False
+            self._heard = None
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The widget, and for places that cannot show it a picture and the table of the plan as it is now."""
@@ -260,7 +260,7 @@ class Explorer(StillWidget):
     @traitlets.observe("cuts")
     def _follow_cuts(self, change: Any) -> None:
         self.num_stages = len(change["new"]) + 1
-        if not self._hears_browser:  # the browser says itself when a divider is released
+        if list(change["new"]) != self._heard:  # the browser says itself when a divider is released
             self.value = change["new"]
 
     @traitlets.observe("value")
@@ -345,7 +345,8 @@ class Explorer(StillWidget):
             case _:
                 answered = answer(self, content)
                 if answered:
-                    self.send(*answered)
+                    message, buffers = answered
+                    self.send({**message, "view": content.get("view")}, buffers)
 
     def _measure(self) -> None:
         self._work.in_background(self._runner, self._run_refusal, measured_by(self))

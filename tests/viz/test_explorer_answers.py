@@ -42,7 +42,7 @@ def test_optimal_keeps_the_pins_and_its_plan_says_so(hardware: str | None) -> No
     answer, _ = ask(explorer, sent, type="optimal", pins=[pin], level="block", num_stages=5)
     by: dict[str, Any] = {"objective": "time", "hardware": hardware, "num_microbatches": 8} if hardware else {}
     best = optimal(GRAPH, num_stages=5, pins=[pin], **by)
-    assert answer == {"type": "optimal", "cuts": best.cuts, "num_stages": 5}
+    assert answer == {"type": "optimal", "cuts": best.cuts, "num_stages": 5, "view": None}
     assert pin in best.cuts
     explorer.set_state({"cuts": list(best.cuts), "value": list(best.cuts), "num_stages": 5})
     assert explorer.plan.policy == best.policy

@@ -2,14 +2,9 @@
 
 import pytest
 from explorer_page import cuts_of, drag, handles, texts, verdict_of
-from graphs import gpt2_graph
 from playwright.sync_api import Page
 
-from pipelab.policies import uniform
-
 pytestmark = pytest.mark.browser
-
-GRAPH = gpt2_graph()
 
 
 def button(page: Page, name: str):
@@ -46,10 +41,13 @@ def test_keys_wait_while_a_divider_is_in_hand(open_page, key: str) -> None:
 
 
 def test_an_answer_that_comes_during_a_drag_does_not_take_the_divider_away(open_live) -> None:
-    page = open_live().page
+    live = open_live()
+    page = live.page
+    handles(page).first.press("p")
+    button(page, "Optimal").click()
     drag(page, 1, -60, release=False)
     before = cuts_of(page)
-    page.evaluate("(cuts) => live.hear({ type: 'optimal', cuts }, [])", list(uniform(GRAPH, num_stages=2).cuts))
+    live.exchange()
     page.mouse.up()
     assert cuts_of(page) == before
 
@@ -123,3 +121,27 @@ def test_a_saved_page_shows_the_run_it_was_saved_with(open_live, tmp_path) -> No
     assert runs.is_enabled()
     live.page.goto((tmp_path / "saved.html").as_uri())
     assert runs.is_disabled()
+
+
+def test_two_views_show_one_split_and_each_its_own_answers(open_live) -> None:
+    live = open_live()
+    page = live.page
+    page.evaluate("() => live.again(document.querySelector('main').appendChild(document.createElement('div')))")
+    first, second = page.locator(".pl-explorer").all()
+    before = cuts_of(first)
+    drag(page, 1, -80, release=False)
+    live.exchange()
+    assert cuts_of(second) == cuts_of(first) == live.explorer.cuts != before
+    page.mouse.move(0, 0, steps=6)
+    live.exchange()
+    page.mouse.up()
+    live.exchange()
+    second.get_by_label("Undo").click()  # one step, however long the drag was
+    assert cuts_of(second) == cuts_of(first) == before
+    assert second.get_by_label("Undo").is_disabled()
+    for view in (first, second):
+        view.get_by_label("More").first.click()
+    first.get_by_role("button", name="vLLM").click()
+    live.exchange()
+    assert "VLLM" in (first.locator(".pl-code").text_content() or "")
+    assert second.locator(".pl-code").is_hidden()

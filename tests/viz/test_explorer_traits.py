@@ -228,6 +228,13 @@ def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, valu
     assert explorer._run_state["text"] == f"{of}{report.verdict}"
 
 
+def test_a_split_that_an_observer_corrects_is_the_value_too() -> None:
+    explorer = make()
+    explorer.observe(lambda _: setattr(explorer, "cuts", CUTS), "value")
+    explorer.set_state({"cuts": list(OTHER), "value": list(OTHER), "num_stages": 4})
+    assert explorer.cuts == explorer.value == CUTS
+
+
 def test_the_button_says_why_there_is_no_run() -> None:
     explorer = make()
     explorer._hear(explorer, {"type": "run"}, [])

@@ -155,6 +155,7 @@ class View {
     this.hint.node.addEventListener("pointerenter", () => !this.drag && this.show(null), { signal });
     this.listeners = {
       "change:cuts": () => this.hearCuts(),
+      "change:value": () => this.hearValue(),
       "change:num_microbatches": () => this.paint(),
       "change:train": () => this.layout(),
       "change:schedule": () => this.layout(),
@@ -326,15 +327,24 @@ class View {
   // --- Python
 
   hearCuts() {
-    if (this.drag) return;
     const cuts = [...this.traits.get("cuts")];
-    if (cuts.join() !== this.cuts.join()) this.splits.changed();
-    this.splits.take(cuts);
-    this.splits.before = null;
+    if (this.drag || cuts.join() === this.cuts.join()) return;
+    this.splits.changed();
+    this.cuts = cuts;
     this.paintOrLayout();
   }
 
+  /** The split is this now, and can be undone; `cuts` also change with each step of another view's drag. */
+  hearValue() {
+    const cuts = [...this.traits.get("value")];
+    if (this.drag || cuts.join() === this.splits.committed.join()) return;
+    this.splits.take(cuts);
+    this.paintOrLayout();
+  }
+
+  /** An answer; another view's is not for this one. */
   hear(message, buffers) {
+    if (message.view !== this.id) return;
     const heard = {
       threshold: () => this.form.hear(message),
       optimal: () => this.splits.hearOptimal(message),
@@ -358,7 +368,7 @@ class View {
   /** Send Python a message; false, and Run is off, if the kernel that made this explorer is gone. */
   send(message) {
     try {
-      this.traits.send(message);
+      this.traits.send({ ...message, view: this.id });
     } catch {
       this.refusal = "Not connected: dragging works, Run does not. Run the cell again.";
       this.running.lose();
