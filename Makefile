@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SOURCES := pipelab tests conftest.py $(wildcard benchmarks)
+SOURCES := pipelab tests conftest.py docs $(wildcard benchmarks)
 
 .PHONY: lab test check programs
 .DEFAULT_GOAL := lab

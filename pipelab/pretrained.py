@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.capture import bind_call, capture
-from pipelab.errors import LaunchError, TraceError
+from pipelab.errors import InputError, LaunchError, TraceError
 from pipelab.progress import announce
 from pipelab.tracing import Trace, trace_call
 from pipelab.units import format_bytes
@@ -107,6 +107,7 @@ def trace_pretrained(
 
     Raises:
         TraceError: The config cannot be had, the model cannot be traced, or it generates without such a cache.
+        InputError: A size is less than 1.
 
     Example:
         >>> from transformers import GPT2Config
@@ -117,6 +118,9 @@ def trace_pretrained(
         >>> [stage.cache_bytes for stage in pipelab.uniform(decode, num_stages=2).stages]
         [1280, 1280]
     """
+    for name, count in (("batch_size", batch_size), ("seq_len", seq_len), ("cache_len", cache_len)):
+        if count is not None and count < 1:
+            raise InputError(f"A trace needs one row and one token at least; {name} is {count}.")
     config, source = _config(id_or_folder_or_config)
     step = None
     with announce(f"tracing {config.model_type} without weights"):

@@ -10,7 +10,7 @@ import zoo
 from torch import Tensor
 
 import pipelab
-from pipelab.errors import LaunchError, TraceError
+from pipelab.errors import InputError, LaunchError, TraceError
 
 transformers = pytest.importorskip("transformers")
 
@@ -107,3 +107,10 @@ def test_real_weights_give_the_same_sentence_embeddings_through_three_ranks() ->
         torch.testing.assert_close(found, embeddings(model(**tokens).last_hidden_state))
     likeness = found @ found.T
     assert likeness[0, 1] > 0.5 > likeness[0, 2]  # trained weights: cats are like kittens, not like interest rates
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"seq_len": -1}, {"cache_len": 0}])
+def test_a_trace_of_nothing_is_refused(sizes: dict[str, int]) -> None:
+    [(name, count)] = sizes.items()
+    with pytest.raises(InputError, match=f"{name} is {count}"):
+        pipelab.trace_pretrained("no folder is looked for", **sizes)

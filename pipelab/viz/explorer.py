@@ -178,13 +178,14 @@ class Explorer(StillWidget):
         device = self._device
         if device is None or "refusal" in self._costs:
             return None
+        schedule = self.schedule if self.train else "gpipe"  # without a backward all orders are fill-drain
         return simulate(
             self.plan,
-            schedule=self.schedule,
+            schedule=schedule,
             num_microbatches=self.num_microbatches,
             hardware=device,
             train=self.train,
-            num_ranks=ranks_of(self.schedule, self.num_stages, self.num_ranks),
+            num_ranks=ranks_of(schedule, self.num_stages, self.num_ranks),
         )
 
     def run(self) -> Report:

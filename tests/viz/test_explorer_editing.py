@@ -1,6 +1,7 @@
 """The split under the hand: there and back, pins, a divider more or less, the kept split, keys, the menu."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from explorer_page import cuts_of, drag, handles, texts, verdict_of
@@ -8,6 +9,7 @@ from graphs import gpt2_graph
 from playwright.sync_api import Page, expect
 
 from pipelab.errors import PipelabError
+from pipelab.hardware import devices_of
 from pipelab.plan import Plan
 from pipelab.planner import optimal
 from pipelab.policies import uniform
@@ -170,3 +172,39 @@ def test_a_launch_line_stands_on_the_screen(open_live, system: str) -> None:
         assert json.loads(said.removeprefix("device_map = ")) == wanted
     else:
         assert said.strip() == wanted.strip()
+
+
+def test_between_ops_the_optimum_is_the_kernels_to_know(open_live) -> None:
+    live = open_live()
+    icon(live.page, "Optimal").click()
+    assert verdict_of(live.page).endswith("This is optimal.")
+    live.page.get_by_label("Cut between").select_option("op")
+    assert verdict_of(live.page).endswith("As good as the best split between blocks.")
+    live.page.locator(".pl-action").click()
+    live.exchange()
+    best = optimal(GRAPH, num_stages=4, granularity="op")
+    assert max(s.num_params for s in live.explorer.plan.stages) == max(s.num_params for s in best.stages)
+    assert live.page.locator(".pl-action").text_content() != "Show optimal"  # now it is known
+
+
+def test_more_stages_are_offered_where_these_do_not_fit(open_live) -> None:
+    small = replace(devices_of("h100-80gb", GRAPH, 1)[0], memory_bytes=1.22e9)
+    live = open_live(num_stages=2, hardware=small)
+    assert "need more than" in verdict_of(live.page)
+    offered = live.page.locator(".pl-action").text_content() or ""
+    assert offered.startswith("Use ") and offered.endswith(" stages")
+    live.page.locator(".pl-action").click()
+    live.exchange()
+    assert live.explorer.num_stages == int(offered.split()[1])
+    assert live.page.locator(".pl-too-large").count() == 0
+
+
+def test_what_is_open_is_left_with_escape_and_the_way_back_is_by_keyboard(open_live) -> None:
+    live = open_live()
+    icon(live.page, "Threshold…").click()
+    live.page.keyboard.press("Escape")
+    expect(live.page.get_by_label("Million parameters per stage")).to_be_hidden()
+    live.page.locator(".pl-action").click()  # "Show optimal" is "Undo" then
+    after = cuts_of(live.page)
+    live.page.keyboard.press("Control+z")
+    assert cuts_of(live.page) != after

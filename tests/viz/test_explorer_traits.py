@@ -300,7 +300,9 @@ def test_the_predicted_timeline_follows_the_traits() -> None:
     assert explorer.timeline is None
     explorer.hardware = "h100-80gb"
     assert explorer.timeline == simulate(explorer.plan, num_microbatches=8)
-    explorer.train, explorer.schedule, explorer.num_microbatches = True, "interleaved_1f1b", 4
+    explorer.schedule, explorer.num_microbatches = "interleaved_1f1b", 4
+    assert explorer.timeline.events == simulate(explorer.plan, num_microbatches=4).events  # nothing comes back
+    explorer.train = True
     expected = simulate(explorer.plan, schedule="interleaved_1f1b", num_microbatches=4, train=True, num_ranks=2)
     assert explorer.timeline == expected
 

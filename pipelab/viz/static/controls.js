@@ -5,6 +5,17 @@ import { OWN_KEYS, button, el, set } from "./dom.js";
 
 const WIDTH_NAMES = { params: "parameters", flops: "FLOPs", time: "time" };
 
+/** Do what changes the page's height, and scroll by as much: the pointer is still over the button. */
+function stayUnderHand(node, change) {
+  const before = node.getBoundingClientRect().top;
+  change();
+  let scroller = node.parentElement;
+  while (scroller && !(/auto|scroll/.test(getComputedStyle(scroller).overflowY) && scroller.scrollHeight > scroller.clientHeight)) {
+    scroller = scroller.parentElement;
+  }
+  (scroller ?? document.scrollingElement).scrollTop += node.getBoundingClientRect().top - before;
+}
+
 export class Controls {
   constructor(view) {
     this.view = view;
@@ -37,8 +48,8 @@ export class Controls {
     const less = button("−", { "aria-label": `Fewer ${noun}${noun.endsWith("ch") ? "es" : "s"}` });
     const more = button("+", { "aria-label": `More ${noun}${noun.endsWith("ch") ? "es" : "s"}` });
     const output = el("output", { "aria-label": label });
-    less.onclick = () => change(-1);
-    more.onclick = () => change(1);
+    less.onclick = () => stayUnderHand(less, () => change(-1));
+    more.onclick = () => stayUnderHand(more, () => change(1));
     return { less, more, output, node: el("div", { class: "pl-stepper", role: "group", "aria-label": label }, less, output, more) };
   }
 

@@ -118,11 +118,11 @@ export class Costs {
   }
 
   /** Where time is spent, or parameters are held, most; then what does not fit, or how far from the optimum that is. */
-  verdict(stages, optimum) {
+  verdict(stages, optimum, level = "block") {
     const mean = stages.reduce((sum, stage) => sum + stage.cost, 0) / stages.length;
     if (!mean) return "The model has no parameters.";
     const { index, cost } = dearest(stages);
-    const far = optimum ? ` ${distance(cost, optimum)}` : "";
+    const far = optimum ? ` ${distance(cost, optimum, level)}` : "";
     const times = fixed(cost / mean, 2);
     if (!this.timed) return `Stage ${index} holds ${formatCount(cost)} parameters, ${times} × the mean.${far}`;
     const tooLarge = this.tooLarge(stages);
@@ -174,10 +174,11 @@ export const dearest = (stages) => stages.reduce((most, stage) => (stage.cost > 
 /** Nobody measures less: between such splits there is nothing to choose. */
 export const CLOSE = 0.005;
 
-/** How far above the optimum a cost is, in words. */
-export function distance(cost, optimum) {
+/** How far above the optimum, the best split between blocks, a cost is, in words. */
+export function distance(cost, optimum, level = "block") {
   const above = cost / optimum - 1;
   const size = 100 * Math.abs(above);
+  if (level !== "block" && size <= 100 * CLOSE) return "As good as the best split between blocks.";
   if (size < 1e-7) return "This is optimal.";
   if (size <= 100 * CLOSE) return `Optimal within ${100 * CLOSE}\u00a0%.`;
   const text = `${fixed(size, size < 9.95 ? 1 : 0)}\u00a0%`;

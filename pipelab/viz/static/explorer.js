@@ -8,7 +8,7 @@
 import { plural } from "./numbers.js";
 import { LEVELS, Model } from "./model.js";
 import { Costs } from "./costs.js";
-import { Ruler, button, el } from "./dom.js";
+import { OWN_KEYS, Ruler, button, el } from "./dom.js";
 import { Arcs } from "./arcs.js";
 import { Card } from "./card.js";
 import { Controls, Hint } from "./controls.js";
@@ -63,8 +63,9 @@ class View {
     return this.traits.get("train") ?? false;
   }
 
+  /** The order of work; without a way back all orders are fill-drain. */
   get schedule() {
-    return this.traits.get("schedule") ?? "gpipe";
+    return this.training ? this.traits.get("schedule") : "gpipe";
   }
 
   /** Ranks of the schedule; `num_ranks` is for as many stages as Python knows of. */
@@ -119,7 +120,8 @@ class View {
     this.panes = [this.ribbon, this.graph, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
-    const title = el("div", { class: "pl-title" }, name, el("span", { class: "pl-about", text: data.about }), el("span", { class: "pl-icons" }, ...icons));
+    const about = el("span", { class: "pl-about", text: data.about });
+    const title = el("div", { class: "pl-title" }, name, ...this.workloadChoice(), about, el("span", { class: "pl-icons" }, ...icons));
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
@@ -127,6 +129,17 @@ class View {
     this.root.append(el("div", { class: "pl-rests" }, this.rests, this.choose));
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
+  }
+
+  /** Which of several traces is shown. */
+  workloadChoice() {
+    const names = this.traits.get("_workloads") ?? [];
+    if (names.length < 2) return [];
+    const choice = el("select", { "aria-label": "Workload", ...OWN_KEYS });
+    for (const name of names) choice.append(el("option", { value: name, text: name }));
+    choice.value = this.traits.get("_workload");
+    choice.onchange = () => this.tellPython({ _workload: choice.value });
+    return [choice];
   }
 
   undoButton() {

@@ -38,7 +38,7 @@ export function pressed(view, event) {
 }
 
 export const HELP = [
-  ["Drag ◆", "move a split point; every number follows. Double-click it, or P: pin it"],
+  ["Drag ◆", "move a split point; every number follows. Double-click it, or P: pin it, and Optimal moves the others only"],
   ["← →", "on a divider: one place. Shift: a block. Page Up, Page Down: five. Home, End: as far as it goes"],
   ["Delete", "on a divider: take it away. A: add one where it helps most"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo"],

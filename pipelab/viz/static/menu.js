@@ -51,17 +51,15 @@ export class Menu extends Panel {
 
   buildTimes() {
     const { view } = this;
-    const { traits, connected } = view;
+    const { connected } = view;
     this.inference = button("Inference");
     this.training = button("Training");
     this.inference.onclick = () => view.tellPython({ train: false });
     this.training.onclick = () => view.tellPython({ train: true });
+    if (view.data.caches.length) set(this.training, { disabled: true, title: "A decode step has no way back" });
     this.schedule = this.choice("Schedule", SCHEDULE_NAMES, (schedule) => view.tellPython({ schedule }));
     const work = el("div", { class: "pl-segments", role: "group", "aria-label": "Work" }, this.inference, this.training);
     this.row("Work", work, this.schedule);
-    const workloads = traits.get("_workloads") ?? [];
-    this.workload = this.choice("Workload", workloads.map((name) => [name, name]), (name) => view.tellPython({ _workload: name }));
-    if (workloads.length > 1) this.row("Workload", this.workload);
     this.hardware = this.choice("Hardware", [], (name) => view.tellPython({ _hardware: name }));
     const measure = button("Measure this machine", { title: "Time every op here, in processes of its own" });
     measure.onclick = () => view.running.ask({ type: "measure" });
@@ -124,9 +122,8 @@ export class Menu extends Panel {
     set(this.inference, { "aria-pressed": `${!view.training}` });
     set(this.training, { "aria-pressed": `${view.training}` });
     this.schedule.hidden = !view.training;
-    this.schedule.value = view.schedule;
+    this.schedule.value = view.traits.get("schedule");
     this.paintHardware();
-    this.workload.value = view.traits.get("_workload") ?? "";
     for (const [what, node] of this.files ?? []) if (what === "report") node.disabled = !view.report;
     for (const [system, node] of this.lines ?? []) set(node, { "aria-pressed": `${system === this.system}` });
     if (this.system && !view.drag && this.asked !== view.cuts) this.askLine(this.system);

@@ -172,6 +172,7 @@ export class Splits {
     }
     const before = this.committed;
     this.policy = "optimal";
+    this.answered = cuts.join();
     this.commit(cuts);
     this.offerWayBack(before);
   }

@@ -15,6 +15,7 @@ export class ThresholdForm {
     // In braces: a handler that returns false would take every other key from the field.
     this.input.onkeydown = (event) => {
       if (event.key === "Enter" && !this.apply.disabled) this.apply.click();
+      if (event.key === "Escape") this.close();
     };
     this.apply.onclick = () => {
       view.splits.changed();
@@ -31,6 +32,11 @@ export class ThresholdForm {
     this.view.controls.paint();
   }
 
+  close() {
+    this.toggle();
+    this.view.controls.threshold.focus();
+  }
+
   /** Ask Python for the stages a threshold needs; null asks for the smallest that keeps the number of stages. */
   ask(maxParams) {
     clearTimeout(this.timer);
@@ -41,7 +47,8 @@ export class ThresholdForm {
 
   hear(message) {
     const { mostStages } = this.view;
-    if (message.suggested) this.input.value = `${message.suggested / 1e6}`;
+    // In thousands, and not less than asked for: a number that people read.
+    if (message.suggested) this.input.value = `${Math.ceil(message.suggested / 1e3) / 1e3}`;
     const count = (message.cuts?.length ?? 0) + 1;
     const drawn = count <= mostStages ? "" : `; up to ${mostStages} can be applied here`;
     this.answer.textContent = message.error ?? `→ ${plural(count, "stage")}${drawn}${message.note}`;

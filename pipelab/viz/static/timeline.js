@@ -164,7 +164,7 @@ export class TimelinePane {
 
   paintHead(prediction, report) {
     const { view } = this;
-    const title = prediction ? predictedWords(prediction, view.numMicrobatches) : "";
+    const title = prediction ? predictedWords(prediction, view.numMicrobatches, view.stages.length) : "";
     if (this.title.textContent !== title) this.title.textContent = title;
     this.paintKey(prediction, report);
     this.second.hidden = !report;
@@ -210,7 +210,7 @@ export class TimelinePane {
     const path = svg("path", { d, class: { wait: "pl-ground", moving: "pl-moving" }[kind] ?? `pl-work-${kind}` });
     path.style.setProperty("--pl-stage", this.view.colours[0]);
     picture.append(path);
-    if (!["F", "moving"].includes(kind)) picture.append(svg("path", { d, fill: `url(#${this.predicted.id}-${kind})` }));
+    if (["B", "I", "W"].includes(kind)) picture.append(svg("path", { d, fill: `url(#${this.predicted.id}-${kind})` }));
     return picture;
   }
 

@@ -6,9 +6,10 @@ import { DOES, isWork } from "./track.js";
 
 export const idleText = (share) => `${fixed(100 * share, 0)}\u00a0%`;
 
-export function predictedWords({ unit, makespan_s, idle }, numMicrobatches) {
+export function predictedWords({ rows, unit, makespan_s, idle }, numMicrobatches, numStages) {
   const start = unit === "share" ? "Predicted from FLOPs on equal devices:" : `Predicted: step ${formatSeconds(makespan_s)},`;
-  return `${start} idle ${idleText(idle)}, ${plural(numMicrobatches, "micro-batch")}`;
+  const ranks = rows.length < numStages ? `, ${plural(numStages, "stage")} on ${plural(rows.length, "rank")}` : "";
+  return `${start} idle ${idleText(idle)}, ${plural(numMicrobatches, "micro-batch")}${ranks}`;
 }
 
 /** How the run went, against what was predicted for it; `apart` is what is drawn above it predicted for something else. */

@@ -12,11 +12,11 @@ const MOST_NUMBERS = 200;
 const toTenth = (value) => Math.round(value * 10) / 10;
 const boxPath = (x, y, width, height) => `M${toTenth(x)} ${y}h${toTenth(width)}v${height}h${-toTenth(width)}z`;
 
-/** A pattern that fills what waits, and those that tell backward work from forward without its colour. */
+/** A pattern that tells backward work from forward without its colour. */
 function makeTexture(id, kind) {
   const size = kind === "W" ? 4 : 6;
   const node = svg("pattern", { id: `${id}-${kind}`, width: size, height: size, patternUnits: "userSpaceOnUse" });
-  if (kind !== "W") set(node, { patternTransform: `rotate(${kind === "wait" ? 45 : -45})` });
+  if (kind !== "W") set(node, { patternTransform: "rotate(-45)" });
   node.append(svg("path", { class: `pl-texture-${kind}`, d: kind === "W" ? "M1 1h1v1h-1z" : "M0 0V6" }));
   return node;
 }
@@ -31,7 +31,6 @@ export class Track {
   constructor({ colours, ruler, id }) {
     Object.assign(this, { colours, ruler, id });
     this.ground = svg("path", { class: "pl-ground" });
-    this.waiting = svg("path", { fill: `url(#${id}-wait)` });
     this.moving = svg("path", { class: "pl-moving" });
     this.movingLit = svg("path", { class: "pl-moving pl-lit" });
     this.works = svg("g");
@@ -41,9 +40,9 @@ export class Track {
     this.paths = new Map();
     this.pool = [];
     const patterns = svg("defs", {});
-    patterns.append(...["wait", "B", "I", "W"].map((kind) => makeTexture(id, kind)));
+    patterns.append(...["B", "I", "W"].map((kind) => makeTexture(id, kind)));
     this.node = svg("g", { class: "pl-track" });
-    this.node.append(patterns, this.ground, this.waiting, this.moving, this.movingLit, this.works, this.textures);
+    this.node.append(patterns, this.ground, this.moving, this.movingLit, this.works, this.textures);
     this.node.append(this.way, this.numbers);
   }
 
@@ -62,7 +61,6 @@ export class Track {
       for (const event of events) this.add(event, y);
     }
     set(this.ground, { d: ground });
-    set(this.waiting, { d: ground });
     this.fill();
     this.write();
     set(this.way, { d: this.lineOfWay() });

@@ -46,15 +46,16 @@ export class Verdict {
     if (note) return [note.kind, note.text];
     if (running.active) return ["progress", running.pending ? "Asking the kernel…" : running.state.text];
     if (running.ended) return [running.state.phase, running.state.text];
-    const { costs, stages, optimum, impossible } = this.view;
+    const { costs, stages, optimum, impossible, level } = this.view;
     if (impossible) return ["refused", impossible];
-    return ["plan", [costs.verdict(stages, optimum), this.besideGhost()].filter(Boolean).join(" ")];
+    return ["plan", [costs.verdict(stages, optimum, level), this.besideGhost()].filter(Boolean).join(" ")];
   }
 
   /** How the split compares with the one that was kept. */
   besideGhost() {
     const { costs, stages, ghost } = this.view;
-    if (!ghost || ghost.cuts.join() === this.view.cuts.join()) return "";
+    if (!ghost) return "";
+    if (ghost.cuts.join() === this.view.cuts.join()) return "Kept to compare with.";
     const more = dearest(stages).cost / costs.dearestCost(ghost.cuts) - 1;
     if (Math.abs(more) <= CLOSE) return "As good as the kept split.";
     return `${fixed(100 * Math.abs(more), 0)}\u00a0% ${more > 0 ? "above" : "below"} the kept split.`;
@@ -62,11 +63,22 @@ export class Verdict {
 
   /** A way to the optimum, where there is a better split, and back. */
   wayToOptimal() {
-    const { costs, stages, optimum, splits } = this.view;
+    const { costs, cuts, stages, optimum, splits } = this.view;
     if (splits.before) return { text: "Undo", run: () => splits.undo() };
-    if (!optimum) return undefined;
-    const better = costs.tooLarge(stages).length || dearest(stages).cost > optimum * (1 + CLOSE);
-    if (!better) return undefined;
+    if (costs.tooLarge(stages).length) return this.wayToFit();
+    // Between modules and ops only the kernel knows the best split.
+    const unknown = this.view.level !== "block" && this.view.connected && splits.answered !== cuts.join();
+    if (!optimum || (!unknown && dearest(stages).cost <= optimum * (1 + CLOSE))) return undefined;
     return { text: splits.pins.size ? "Optimise around pins" : "Show optimal", run: () => splits.showOptimal() };
+  }
+
+  /** A split for which there is room: into as many stages, else into the fewest more. */
+  wayToFit() {
+    const { costs, presets, splits } = this.view;
+    const fits = (cuts) => Array.isArray(cuts) && !costs.tooLarge(costs.stages(cuts, this.view)).length;
+    const count = this.view.stages.length;
+    if (fits(presets.optimal[count])) return { text: "Show optimal", run: () => splits.showOptimal() };
+    const more = presets.optimal.findIndex((cuts, stages) => stages > count && fits(cuts));
+    return more > 0 ? { text: `Use ${more} stages`, run: () => splits.use("optimal", more) } : undefined;
   }
 }
