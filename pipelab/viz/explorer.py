@@ -342,7 +342,8 @@ class Explorer(StillWidget):
             case {"type": "cancel"}:
                 self._work.cancel()
             case {"type": "show_report", "index": int(index)} if 0 <= index < len(self.reports):
-                show_report(self, self.reports[index])
+                if self.reports[index].plan.graph is self._graph:
+                    show_report(self, self.reports[index])
             case _:
                 answered = answer(self, content)
                 if answered:

@@ -66,12 +66,17 @@ def test_a_second_finger_neither_takes_another_divider_nor_ends_the_drag(open_pa
     page.mouse.up()
 
 
-def test_a_split_set_from_code_ends_what_was_said_of_the_last_run(open_live) -> None:
-    live = open_live(ran=True)
-    assert "speed of the unsplit model" in verdict_of(live.page)
-    live.explorer.num_stages = 6
-    live.exchange()
-    assert verdict_of(live.page).startswith("Stage ")
+@pytest.mark.parametrize("order", [("cuts", "value"), ("value", "cuts")])
+def test_a_split_set_from_code_ends_what_was_said_of_the_last_run(open_live, order: tuple[str, str]) -> None:
+    page = open_live(ran=True).page
+    assert "speed of the unsplit model" in verdict_of(page)
+    cuts = [cuts_of(page)[0]]
+    for name in order:
+        page.evaluate("(changes) => live.write(changes)", {name: cuts})
+    assert verdict_of(page).startswith("Stage ")
+    assert list(cuts_of(page)) == cuts
+    page.get_by_label("Undo").click()
+    assert page.get_by_label("Undo").is_disabled()
 
 
 def test_the_kept_split_is_compared_by_what_things_cost_now(open_live) -> None:
@@ -145,3 +150,15 @@ def test_two_views_show_one_split_and_each_its_own_answers(open_live) -> None:
     live.exchange()
     assert "VLLM" in (first.locator(".pl-code").text_content() or "")
     assert second.locator(".pl-code").is_hidden()
+
+
+def test_runs_of_another_trace_are_not_offered(open_live) -> None:
+    live = open_live(ran=True)
+    for _ in range(2):
+        live.explorer.run()
+    first, second, third = live.explorer._reports
+    live.explorer._reports = [first, {**second, "workload": "decode"}, third]
+    live.exchange()
+    options = live.page.get_by_label("Run that is drawn").locator("option").all()
+    assert [option.get_attribute("value") for option in options] == ["0", "2"]
+    assert [(option.text_content() or "").partition(":")[0] for option in options] == ["run 1 of 2", "run 2 of 2"]

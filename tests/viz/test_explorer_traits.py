@@ -226,6 +226,8 @@ def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, valu
     explorer = make(workloads={"a": Workload(GRAPH, runner), "b": Workload(gpt2_graph())})
     report = explorer.run()
     assert explorer._run_state["text"] == f"{of}{report.verdict}"
+    explorer._hear(explorer, {"type": "show_report", "index": 0}, [])
+    assert bool(explorer._report_state) == (name == "cuts")  # it is no run of the other trace
 
 
 def test_a_split_that_an_observer_corrects_is_the_value_too() -> None:

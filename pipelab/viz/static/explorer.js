@@ -75,8 +75,10 @@ class View {
     return ranksOf(this.schedule, count, count % asked === 0 ? asked : null);
   }
 
+  /** The runs of the trace that is shown, each with its index among all runs. */
   get reports() {
-    return this.traits.get("_reports") ?? [];
+    const runs = (this.traits.get("_reports") ?? []).map((run, index) => ({ ...run, index }));
+    return runs.filter(({ workload }) => workload === this.traits.get("_workload"));
   }
 
   get pins() {
@@ -342,8 +344,8 @@ class View {
   hearCuts() {
     const cuts = [...this.traits.get("cuts")];
     if (this.drag || cuts.join() === this.cuts.join()) return;
-    this.splits.changed();
     this.cuts = cuts;
+    this.splits.changed();
     this.paintOrLayout();
   }
 
@@ -351,6 +353,7 @@ class View {
   hearValue() {
     const cuts = [...this.traits.get("value")];
     if (this.drag || cuts.join() === this.splits.committed.join()) return;
+    if (cuts.join() !== this.cuts.join()) this.splits.changed(); // it may come before the cuts
     this.splits.take(cuts);
     this.paintOrLayout();
   }

@@ -16,7 +16,7 @@ const KEY = [
 ];
 
 /** Heights of rows, by the number of ranks: sixteen stay under 300 px. */
-export function rowSizes(ranks, measured) {
+function rowSizes(ranks, measured) {
   if (ranks > 16) return measured ? { pitch: 13, rowHeight: 7, lower: 4 } : { pitch: 13, rowHeight: 10, lower: 0 };
   if (ranks > 8) return measured ? { pitch: 18, rowHeight: 12, lower: 4 } : { pitch: 17, rowHeight: 14, lower: 0 };
   return measured ? { pitch: 30, rowHeight: 17, lower: 8 } : { pitch: 24, rowHeight: 19, lower: 0 };
@@ -184,10 +184,10 @@ export class TimelinePane {
     this.runs.hidden = reports.length < 2;
     const texts = reports.map(({ step_s }, index) => `run ${index + 1} of ${reports.length}: ${formatSeconds(step_s)}`);
     for (const [index, option] of [...keep(this.runs, texts.length, () => el("option"))].entries()) {
-      if (option.textContent !== texts[index]) set(option, { text: texts[index], value: index });
+      if (option.textContent !== texts[index]) set(option, { text: texts[index], value: reports[index].index });
     }
     const same = (one) => one.step_s === report.step_s && one.cuts.join() === report.cuts.join();
-    this.runs.value = `${reports.findLastIndex(same)}`;
+    this.runs.value = `${reports.findLast(same)?.index}`;
   }
 
   /** A sample of every look that is there. */
