@@ -78,4 +78,4 @@ function broadcastTexts(broadcasts) {
   return [`read by many stages: ${names.join(", ")}, ${formatBytes(bytes)} together`];
 }
 
-export const listed = (ends) => (ends.length > 4 ? `${ends.slice(0, 3).join(", ")}…` : ends.join(" and "));
+const listed = (ends) => (ends.length > 4 ? `${ends.slice(0, 3).join(", ")}…` : ends.join(" and "));

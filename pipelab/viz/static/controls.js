@@ -2,6 +2,7 @@
 
 import { LEVELS } from "./model.js";
 import { OWN_KEYS, button, el, set } from "./dom.js";
+import { cutsOf } from "./splits.js";
 
 const WIDTH_NAMES = { params: "parameters", flops: "FLOPs", time: "time" };
 
@@ -66,7 +67,7 @@ export class Controls {
     // A saved page holds the costs of one number of micro-batches.
     this.microbatches.less.disabled = !view.connected || view.numMicrobatches <= 1;
     this.microbatches.more.disabled = !view.connected || view.numMicrobatches >= view.data.batch_size;
-    const same = (policy) => `${Array.isArray(policy[count]) && policy[count].join() === cuts.join()}`;
+    const same = (policy) => `${cutsOf(policy, count)?.join() === cuts.join()}`;
     set(this.uniform, { "aria-pressed": same(presets.uniform) });
     set(this.equal, { "aria-pressed": same(presets.equal_size) });
     set(this.optimal, { "aria-pressed": same(presets.optimal), title: this.aim() });

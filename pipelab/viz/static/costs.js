@@ -148,7 +148,7 @@ export class Costs {
 }
 
 /** The largest of any range of numbers at once: `levels[k][i]` is the largest of the 2^k from i on. */
-export class Peaks {
+class Peaks {
   constructor(values) {
     this.levels = [Float64Array.from(values)];
     for (let width = 1; 2 * width <= values.length; width *= 2) {
@@ -175,7 +175,7 @@ export const dearest = (stages) => stages.reduce((most, stage) => (stage.cost > 
 export const CLOSE = 0.005;
 
 /** How far above the optimum, the best split between blocks, a cost is, in words. */
-export function distance(cost, optimum, level = "block") {
+function distance(cost, optimum, level = "block") {
   const above = cost / optimum - 1;
   const size = 100 * Math.abs(above);
   if (level !== "block" && size <= 100 * CLOSE) return "As good as the best split between blocks.";

@@ -8,7 +8,7 @@ const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan
 const SYSTEMS = [["vllm", "vLLM"], ["megatron", "Megatron-LM"], ["device_map", "accelerate"], ["torch", "torch"]];
 
 /** A panel that a button in the title row opens. */
-export class Panel {
+class Panel {
   constructor(view, sign, name, node) {
     this.view = view;
     this.node = set(node, { id: `${view.id}-${name.toLowerCase()}`, hidden: true });

@@ -10,7 +10,7 @@ export function fixed(value, digits) {
   return value.toFixed(digits);
 }
 
-export function threeDigits(value) {
+function threeDigits(value) {
   const size = Math.abs(value);
   return fixed(value, size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
 }
@@ -62,12 +62,4 @@ export function niceStep(least) {
   if (!(least > 0)) return 0;
   const power = 10 ** Math.floor(Math.log10(least));
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least * 0.9999);
-}
-
-/** The time at a tick, all ticks in one unit and with as many decimals as their step needs. */
-export function tickText(time, step, end) {
-  if (!time) return "0";
-  const [factor, unit] = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]].find(([factor]) => end >= factor) ?? [1e-6, "µs"];
-  const digits = Math.max(0, -Math.floor(Math.log10(step / factor) + 1e-9));
-  return `${fixed(time / factor, digits)} ${unit}`;
 }

@@ -178,13 +178,13 @@ function opNames({ num_ops: count, renamed }, kind) {
 }
 
 /** The beginning of a text that is too long for a label. */
-export function cutOff(text) {
+function cutOff(text) {
   const letters = [...text];
   return letters.length <= LONGEST ? text : `${letters.slice(0, LONGEST - 1).join("")}…`;
 }
 
 /** The end of a path that is too long for a label: there the block and the module stand. */
-export function tailOf(text) {
+function tailOf(text) {
   const letters = [...text];
   return letters.length <= LONGEST ? text : `…${letters.slice(1 - LONGEST).join("")}`;
 }
