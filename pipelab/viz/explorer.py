@@ -179,13 +179,14 @@ class Explorer(StillWidget):
         if device is None or "refusal" in self._costs:
             return None
         schedule = self.schedule if self.train else "gpipe"  # without a backward all orders are fill-drain
+        plan = self.plan
         return simulate(
-            self.plan,
+            plan,
             schedule=schedule,
             num_microbatches=self.num_microbatches,
             hardware=device,
             train=self.train,
-            num_ranks=ranks_of(schedule, self.num_stages, self.num_ranks),
+            num_ranks=ranks_of(schedule, plan.num_stages, self.num_ranks),
         )
 
     def run(self) -> Report:
@@ -326,7 +327,7 @@ class Explorer(StillWidget):
     @traitlets.observe("workload", "_workload")
     def _follow_workload(self, change: Any) -> None:
         """Show another trace, in one message: cut at the same names, on the same hardware where it can tell."""
-        with self.hold_sync():
+        with self.hold_sync(), self.hold_trait_notifications():  # who observes a trait sees all of the other trace
             self.workload = self._workload = change["new"]
             if self._choices[change["new"]] is not self._shown:
                 show_workload(self, self._choices[change["new"]])

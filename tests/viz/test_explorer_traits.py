@@ -237,6 +237,18 @@ def test_a_split_that_an_observer_corrects_is_the_value_too() -> None:
     assert explorer.cuts == explorer.value == CUTS
 
 
+def test_who_observes_a_change_of_the_trace_never_sees_half_of_it() -> None:
+    workloads = {"a": Workload(GRAPH), "b": Workload(gpt2_graph(6, batch=2))}
+    explorer = make(workloads=workloads)
+    explorer.hardware = "t4-16gb"
+    seen: list[tuple[int, Any]] = []
+    explorer.observe(lambda _: seen.append((len(explorer.plan.graph.ops), explorer.timeline)))
+    explorer.workload = "b"
+    explorer.set_state({"_workload": "a"})
+    assert {count for count, _ in seen} == {len(workload.graph.ops) for workload in workloads.values()}
+    assert all(timeline.num_microbatches == 2 for _, timeline in seen)  # the smaller batch has no more
+
+
 def test_the_button_says_why_there_is_no_run() -> None:
     explorer = make()
     explorer._hear(explorer, {"type": "run"}, [])
