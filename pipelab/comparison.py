@@ -125,7 +125,7 @@ class Comparison:
     def notes(self) -> tuple[str, ...]:
         """What the columns do not say: what the optimum is of, and each policy in full."""
         counted = (
-            "time of the dearest stage, with transfers" if self.objective == "time" else "largest stage's parameters"
+            "time of the slowest stage, with transfers" if self.objective == "time" else "largest stage's parameters"
         )
         reserves = ", and the device's own" if self.counts_reserves else ""
         caches = " caches of the whole batch," if self.graph.caches else ""

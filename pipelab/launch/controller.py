@@ -33,6 +33,8 @@ from pipelab.units import plural
 _CLOSE_S = 5.0
 # A pipeline is hardly more than so many times as fast, per device, as one process that has the same devices.
 _PLAUSIBLE = 1.25
+# An uneven split on few cores takes this much longer than the model in one piece, seldom more.
+_MUCH_SLOWER = 3.0
 
 
 def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
@@ -310,12 +312,13 @@ class Pipeline:
     ) -> float | None:
         """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit.
 
-        Measured once per batch; again where the pipeline seems faster than its devices can make it: then something
-        else kept the machine busy at the time.
+        Measured once per batch; again where the pipeline seems faster than its devices can make it, or much slower
+        than it was: then something else kept the machine busy at one of the times.
         """
         batch_size = sum(job.sizes)
         known_s = self._baselines_s.get(batch_size)
-        if batch_size not in self._baselines_s:
+        is_doubtful = known_s is not None and step_s > _MUCH_SLOWER * known_s
+        if batch_size not in self._baselines_s or is_doubtful:
             known_s = self._measured_baseline_s(inputs, batch_size, patience, held)
         most = len(set(choose(self._device, job.num_ranks).names))
         if known_s is not None and known_s > _PLAUSIBLE * most * step_s:

@@ -39,7 +39,7 @@ def _threshold(explorer: "Explorer", content: dict[str, Any]) -> Answer:
     is_over = max(stage.num_params for stage in plan.stages) > budget
     plan = plan.without_empty_stage()
     explorer._answered = plan
-    note = {"cuts": plan.cuts, "note": "; one op alone reads more" if is_over else ""}
+    note = {"cuts": plan.cuts, "note": "; one operator alone holds more" if is_over else ""}
     return ({**note, "suggested": budget} if asked is None else note), []
 
 

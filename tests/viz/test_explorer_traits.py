@@ -261,7 +261,7 @@ def test_a_threshold_is_answered() -> None:
     assert answer["cuts"] == threshold(GRAPH, num_stages=4).cuts
     again = asked(explorer, "threshold", max_params=answer["suggested"], num_stages=9)
     assert again == {"type": "threshold", "cuts": answer["cuts"], "note": ""}
-    assert asked(explorer, "threshold", max_params=100, num_stages=9)["note"] == "; one op alone reads more"
+    assert asked(explorer, "threshold", max_params=100, num_stages=9)["note"] == "; one operator alone holds more"
     assert asked(explorer, "threshold", max_params=float("nan"), num_stages=4).keys() == {"type", "error"}
 
 

@@ -29,7 +29,8 @@ export class Controls {
     this.threshold = this.press("Threshold…", "At most so many parameters per stage", () => view.form.toggle());
     this.optimal = this.press("Optimal", "", policy("optimal"));
     if (!view.connected) set(this.threshold, { disabled: true, title: "A saved page cannot answer this" });
-    this.run = this.press("Run", "", () => view.running.press());
+    // The second click of a double one would cancel.
+    this.run = this.press("Run", "", ({ detail }) => detail < 2 && view.running.press());
     this.run.classList.add("pl-run");
     this.refusal = el("span", { class: "pl-refusal" });
     const policies = el("div", { class: "pl-segments", role: "group", "aria-label": "Split" });

@@ -100,6 +100,8 @@ export class Dividers {
     if (event.key === "Delete" || event.key === "Backspace") {
       done();
       view.removeCut(index);
+      // Go on by keyboard from the divider that is nearest, else from the explorer.
+      (view.ribbon.handles.children[Math.min(index, view.cuts.length - 1)] ?? view.root).focus();
     } else if (event.key.toLowerCase() === "p") {
       done();
       view.togglePin(index);

@@ -15,7 +15,7 @@ import { Controls, Hint } from "./controls.js";
 import { Dividers } from "./dividers.js";
 import { GraphPane } from "./graph.js";
 import { Help, Menu } from "./menu.js";
-import { pressed } from "./keys.js";
+import { letThrough, pressed } from "./keys.js";
 import { Ribbon } from "./ribbon.js";
 import { predict } from "./prediction.js";
 import { Running } from "./running.js";
@@ -162,6 +162,7 @@ class View {
     // Whether the mouse or the keyboard has the last word on what is shown.
     root.addEventListener("keydown", () => { this.byKeys = true; }, { signal, capture: true });
     root.addEventListener("pointerdown", () => { this.byKeys = false; }, { signal, capture: true });
+    window.addEventListener("keydown", (event) => letThrough(root, event), { signal, capture: true });
     root.addEventListener("keydown", (event) => {
       if (!pressed(this, event)) return;
       event.preventDefault();
@@ -226,6 +227,9 @@ class View {
   paintOrLayout() {
     if (this.stages.length === this.cuts.length + 1) this.paint();
     else this.layout();
+    // What is told of a cut is told of where it is now.
+    const { kind, index } = this.shown ?? {};
+    if (kind === "cut" && !this.drag) this.show(...(index < this.cuts.length ? [kind, index] : [null]));
   }
 
   compute() {
@@ -309,7 +313,7 @@ class View {
     const open = [this.menu, this.help].find((panel) => panel.open);
     if (this.stepped !== null) this.setStep(null);
     else if (open) open.toggle();
-    else if (this.shown) this.show(null);
+    else if (this.card.close() || this.shown) this.show(null);
     else if (this.graphOpen) this.toggleGraph();
     else return false;
     return true;

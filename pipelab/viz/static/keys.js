@@ -37,12 +37,24 @@ export function pressed(view, event) {
   return true;
 }
 
+const SUPPRESS = "data-lm-suppress-shortcuts";
+
+/** JupyterLab's own shortcuts with Ctrl, such as saving, also work here: all but undo and redo. */
+export function letThrough(root, { target, ctrlKey, metaKey, key }) {
+  const isOurs = ["z", "y"].includes(key.toLowerCase()) || target.closest?.("input, textarea, pre");
+  if (!(ctrlKey || metaKey) || isOurs || !root.contains(target)) return;
+  const silent = [target, root].filter((node) => node.hasAttribute(SUPPRESS));
+  for (const node of silent) node.removeAttribute(SUPPRESS);
+  setTimeout(() => silent.forEach((node) => node.setAttribute(SUPPRESS, "true")));
+}
+
 export const HELP = [
+  ["Keys", "work after a click on the explorer, or a Tab into it"],
   ["Drag ◆", "move a split point; every number follows. Double-click it, or P: pin it, and Optimal moves the others only"],
   ["← →", "on a divider: one place. Shift: a block. Page Up, Page Down: five. Home, End: as far as it goes"],
   ["Delete", "on a divider: take it away. A: add one where it helps most"],
   ["Ctrl + Z, Ctrl + Y", "undo, redo"],
-  ["O", "optimal: the dearest stage is as cheap as can be, around the pins; proven, by time where there are times"],
+  ["O", "optimal, around the pins: the slowest stage is as fast as can be, and that is proven; without times, the largest as small"],
   ["K", "keep this split, drawn dashed, to compare the next ones with"],
   ["W", "ribbon by parameters, FLOPs or time"],
   ["Ctrl + wheel, + − 0", "zoom the ribbon into modules and ops; double-click a piece"],

@@ -30,9 +30,11 @@ export class Running {
     return this.state.cancellable !== false;
   }
 
-  /** How the last run ended, unless the split has moved since. */
+  /** Whether how the last run ended is still to be told: not once the split has moved, be it during the run. */
   get ended() {
-    return ENDED.includes(this.state.phase) && this.dismissed !== this.state;
+    const { report, cuts } = this.view;
+    const isOfAnother = this.state.phase === "done" && report && report.cuts.join() !== cuts.join();
+    return ENDED.includes(this.state.phase) && this.dismissed !== this.state && !isOfAnother;
   }
 
   dismiss() {

@@ -109,7 +109,7 @@ export class Splits {
     const larger = (cut) => Math.max(view.costs.stageCost(start, cut, count), view.costs.stageCost(cut, stop, count));
     const places = view.model.byLevel[view.level].filter((cut) => cut > start && cut < stop);
     if (!places.length) {
-      view.tell(`There is no place between ${view.level}s to cut the dearest stage.`);
+      view.tell(`There is no place between ${view.level}s to cut stage ${dearest(view.stages).index}.`);
       return;
     }
     const costs = places.map(larger);

@@ -65,9 +65,10 @@ export class Verdict {
   wayToOptimal() {
     const { costs, cuts, stages, optimum, splits } = this.view;
     if (splits.before) return { text: "Undo", run: () => splits.undo() };
+    if (splits.answered === cuts.join()) return undefined;
     if (costs.tooLarge(stages).length) return this.wayToFit();
     // Between modules and ops only the kernel knows the best split.
-    const unknown = this.view.level !== "block" && this.view.connected && splits.answered !== cuts.join();
+    const unknown = this.view.level !== "block" && this.view.connected;
     if (!optimum || (!unknown && dearest(stages).cost <= optimum * (1 + CLOSE))) return undefined;
     return { text: splits.pins.size ? "Optimise around pins" : "Show optimal", run: () => splits.showOptimal() };
   }
