@@ -23,6 +23,8 @@ from pipelab.windows import Window
 Objective = Literal["params", "flops", "time", "memory"]
 MemoryLimit = float | Sequence[float] | None
 
+_MOST_STAGES = 100_000  # a slip of the hand beyond; limits and devices are lists of as many
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -155,6 +157,8 @@ def pose(
     if objective not in get_args(Objective):
         raise SplitError(f"objective must be one of {', '.join(map(repr, get_args(Objective)))}; it is {objective!r}.")
     held = tuple(sorted(set(split_at(graph, pins).cuts)))
+    if num_stages > _MOST_STAGES:
+        raise SplitError(f"{num_stages:,} stages are too many; {graph.model} has {plural(len(graph.ops), 'operator')}.")
     if len(held) > num_stages - 1:
         raise SplitError(
             f"{plural(len(held), 'pinned cut')} need at least {plural(len(held) + 1, 'stage')}; num_stages is "

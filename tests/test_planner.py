@@ -329,3 +329,9 @@ def test_time_gives_half_a_per_cent_for_fewer_bytes_and_counts_give_nothing() ->
     hidden, mask = 8 * 128 * 768 * 4, 8 * 128 * 128
     assert max(sent["time"]) <= 2 * hidden + mask  # none lies inside an MLP, where it is four times as wide
     assert sum(sent["time"]) < sum(sent["flops"])
+
+
+def test_absurdly_many_stages_are_refused_at_once() -> None:
+    """A page once hung the kernel with a message that asked for 10^9 of them."""
+    with pytest.raises(SplitError, match="1,000,000,000 stages are too many"):
+        pipelab.optimal(mlp_graph(), num_stages=10**9)

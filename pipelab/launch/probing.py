@@ -125,7 +125,8 @@ def probe(
         check()
         progress(len(asked), len(asked) + 1)
         latency_s, bytes_per_s, microbatch_s = bench.link()
-    alone, loaded = (np.array([op_s[rows, count] for rows in sizes]) for count in (1, together))
+    alone = np.array([op_s[rows, 1] for rows in sizes])
+    loaded = np.array([op_s[rows, together] for rows in sizes]) if together > 1 else alone
     measurement = Measurement(
         name=_name(devices),
         num_ops=len(traced.graph.ops),

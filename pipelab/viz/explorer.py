@@ -9,6 +9,7 @@ from typing import Any
 
 import traitlets
 
+from pipelab.errors import LaunchError
 from pipelab.events import Timeline
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike, measurement_of
@@ -193,8 +194,10 @@ class Explorer(StillWidget):
         """Run the plan as the button does, wait for it, and return the report.
 
         Raises:
-            LaunchError: Run is off, or a run is under way.
+            LaunchError: Run is off, or a run is under way, or the explorer is closed.
         """
+        if self.comm is None:
+            raise LaunchError("This explorer is closed: make another one with pipelab.explore.")
         return self._work.now(self._runner, self._run_refusal, run_by(self))
 
     def save(self, path: str | Path) -> None:

@@ -1,6 +1,9 @@
 """A picture of a widget below it: hidden while the widget lives, seen where the notebook is read without a kernel."""
 
+import asyncio
+import contextlib
 import html
+import re
 import sys
 import threading
 import uuid
@@ -35,6 +38,7 @@ class StillWidget(anywidget.AnyWidget):
     still_follows: ClassVar[tuple[str, ...]] = ()
 
     _redrawing: threading.Timer | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
     _still = traitlets.Unicode().tag(sync=True)
 
     @traitlets.default("_still")
@@ -53,6 +57,8 @@ class StillWidget(anywidget.AnyWidget):
         kept = {name: of for name, of in metadata.items() if name in data}
         display(data, metadata=kept, raw=True)  # type: ignore[no-untyped-call]
         self._put_still(data["text/plain"], picture, metadata, update=False)
+        with contextlib.suppress(RuntimeError):  # no kernel, no loop
+            self._loop = asyncio.get_running_loop()
         if self.still_follows:
             self.observe(self._redraw_soon, list(self.still_follows))
 
@@ -69,16 +75,23 @@ class StillWidget(anywidget.AnyWidget):
         from IPython.display import display
 
         width = metadata.get("image/png", {}).get("width", _WIDTH)
-        still = _STILL.format(id=self._still, alt=html.escape(text), png=picture, width=width)
+        still = _STILL.format(id=re.sub(r"\W", "", self._still), alt=html.escape(text), png=picture, width=width)
         display({"text/html": still}, raw=True, display_id=self._still, update=update)  # type: ignore[no-untyped-call]
 
     def _redraw_soon(self, _change: Any) -> None:
-        """Draw when nothing has changed for a while, beside what the kernel does."""
+        """Draw when nothing has changed for a while, between two things the kernel does."""
         if self._redrawing is not None:
             self._redrawing.cancel()
-        self._redrawing = threading.Timer(REDRAW_S, self._redraw)
+        self._redrawing = threading.Timer(REDRAW_S, self._redraw_between)
         self._redrawing.daemon = True
         self._redrawing.start()
+
+    def _redraw_between(self) -> None:
+        """Draw in the kernel's own thread: matplotlib is not made for two, and a change is seen whole or not at all."""
+        if self._loop is None:
+            self._redraw()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._redraw)
 
     def _redraw(self) -> None:
         bundle = self._bundle()

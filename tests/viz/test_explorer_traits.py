@@ -480,3 +480,10 @@ def test_cuts_that_fall_together_are_one_and_that_is_said() -> None:
     assert len(set(cuts)) == len(cuts) < len(many)
     assert "moved to the nearest legal place and" in said
     assert "found no place of their own." in said
+
+
+def test_a_closed_explorer_runs_nothing() -> None:
+    explorer = make()
+    explorer.close()
+    with pytest.raises(LaunchError, match="This explorer is closed"):
+        explorer.run()

@@ -66,7 +66,7 @@ export class Running {
     this.timer = setTimeout(() => {
       if (!this.pending) return;
       this.pending = false;
-      view.tell("The kernel does not answer: it is busy or gone. Dragging works, Run does not yet.", undefined, "failed");
+      view.tell("The kernel does not answer: it is busy or gone. Dragging works; what was asked for starts once it is free.", undefined, "failed");
     }, NO_ANSWER_MS);
     view.paint();
   }
