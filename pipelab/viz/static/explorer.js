@@ -5,10 +5,9 @@
 //
 // The view holds what the user looks at; panes read it. Text from the model is only ever set through textContent.
 
-import { plural } from "./numbers.js";
 import { LEVELS, Model } from "./model.js";
 import { Costs } from "./costs.js";
-import { OWN_KEYS, Ruler, button, el } from "./dom.js";
+import { Ruler, el } from "./dom.js";
 import { Arcs } from "./arcs.js";
 import { Card } from "./card.js";
 import { Controls, Hint } from "./controls.js";
@@ -22,6 +21,7 @@ import { Running } from "./running.js";
 import { Splits } from "./splits.js";
 import { StageBoxes } from "./boxes.js";
 import { ThresholdForm } from "./threshold.js";
+import { Footer, Title } from "./title.js";
 import { TimelinePane } from "./timeline.js";
 import { Verdict } from "./verdict.js";
 import { ranksOf } from "./schedules.js";
@@ -116,44 +116,16 @@ class View {
     this.timeline = new TimelinePane(this);
     this.form = new ThresholdForm(this);
     this.controls = new Controls(this);
-    this.rests = el("span");
-    this.choose = button("Choose hardware…", { class: "pl-quiet", title: "Times, and memory, of a device or of this machine" });
-    this.choose.onclick = () => this.menu.chooseHardwareHere();
-    this.panes = [this.ribbon, this.graph, this.boxes, this.arcs, this.card, this.timeline, this.controls, this.hint, this.menu, this.verdict];
-    const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
-    const icons = [this.undoButton(), this.redoButton(), this.help.button, this.menu.button];
-    const about = el("span", { class: "pl-about", text: data.about });
-    const title = el("div", { class: "pl-title" }, name, ...this.workloadChoice(), about, el("span", { class: "pl-icons" }, ...icons));
+    this.title = new Title(this);
+    this.footer = new Footer(this);
+    const { ribbon, graph, boxes, arcs, timeline, controls, form } = this;
+    this.panes = [ribbon, graph, boxes, arcs, this.card, timeline, controls, this.hint, this.menu, this.verdict, this.title, this.footer];
     this.root = el("div", { class: "pl-explorer", role: "group", "aria-label": `Pipeline explorer: ${data.model}`, tabindex: "-1" });
     this.root.dataset.lmSuppressShortcuts = "true";
-    this.root.append(title, this.help.node, this.menu.node, this.verdict.node, this.hint.node, this.ribbon.node);
-    this.root.append(this.graph.node, this.boxes.node, this.arcs.node, this.timeline.node, this.controls.node, this.form.node);
-    this.root.append(el("div", { class: "pl-rests" }, this.rests, this.choose));
+    const shown = [this.title, this.help, this.menu, this.verdict, this.hint, ribbon, graph, boxes, arcs, timeline, controls, form, this.footer];
+    this.root.append(...shown.map(({ node }) => node));
     this.host.classList.add("pl-host");
     this.host.replaceChildren(this.root);
-  }
-
-  /** Which of several traces is shown. */
-  workloadChoice() {
-    const names = this.traits.get("_workloads") ?? [];
-    if (names.length < 2) return [];
-    const choice = el("select", { "aria-label": "Workload", ...OWN_KEYS });
-    for (const name of names) choice.append(el("option", { value: name, text: name }));
-    choice.value = this.traits.get("_workload");
-    choice.onchange = () => this.tellPython({ _workload: choice.value });
-    return [choice];
-  }
-
-  undoButton() {
-    this.back = button("↶", { class: "pl-icon", "aria-label": "Undo", title: "Undo (Ctrl + Z)" });
-    this.back.onclick = () => this.splits.undo();
-    return this.back;
-  }
-
-  redoButton() {
-    this.forth = button("↷", { class: "pl-icon", "aria-label": "Redo", title: "Redo (Ctrl + Y)" });
-    this.forth.onclick = () => this.splits.redo();
-    return this.forth;
   }
 
   wire() {
@@ -249,24 +221,8 @@ class View {
   paint() {
     this.compute();
     for (const pane of this.panes) pane.paint();
-    this.paintHistory();
-    this.paintRests();
-  }
-
-  paintHistory() {
-    const { past, future } = this.splits;
-    this.back.disabled = !past.length;
-    this.forth.disabled = !future.length;
-    for (const icon of [this.back, this.forth]) icon.hidden = !past.length && !future.length;
-  }
-
-  /** What times rest on; faded while those for another number of micro-batches are on their way. */
-  paintRests() {
-    const { device, rows, num_microbatches, refusal } = this.costs.state;
-    this.root.classList.toggle("pl-late", num_microbatches !== this.numMicrobatches);
-    const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
-    this.rests.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
-    this.choose.hidden = !this.connected || this.costs.timed;
+    // Faded while the costs of another number of micro-batches are on their way.
+    this.root.classList.toggle("pl-late", this.costs.state.num_microbatches !== this.numMicrobatches);
   }
 
   // --- what the user looks at
