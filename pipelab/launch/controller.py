@@ -313,7 +313,7 @@ class Pipeline:
         """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit.
 
         Measured once per batch; again where the pipeline seems faster than its devices can make it, or much slower
-        than it was: then something else kept the machine busy at one of the times.
+        than it was: then something else kept the machine busy at one of the times. None where it still does.
         """
         batch_size = sum(job.sizes)
         known_s = self._baselines_s.get(batch_size)
@@ -324,6 +324,11 @@ class Pipeline:
         if known_s is not None and known_s > _PLAUSIBLE * most * step_s:
             again_s = self._measured_baseline_s(inputs, batch_size, patience, held)
             known_s = min(known_s, again_s) if again_s is not None else known_s
+            if known_s > _PLAUSIBLE * most * step_s:
+                warnings.warn(
+                    "The machine is busy with something else: no comparison with the unsplit model.", stacklevel=4
+                )
+                return None
         self._baselines_s[batch_size] = known_s
         return known_s
 

@@ -12,7 +12,7 @@ import traitlets
 from pipelab.errors import LaunchError
 from pipelab.events import Timeline
 from pipelab.graph import Graph
-from pipelab.hardware import Device, HardwareLike, measurement_of
+from pipelab.hardware import Device, HardwareLike
 from pipelab.plan import Plan
 from pipelab.policies import uniform
 from pipelab.report import Report
@@ -23,7 +23,7 @@ from pipelab.viz.explorer_answers import answer
 from pipelab.viz.explorer_checks import check_hardware, check_microbatches, check_ranks, one_of, refused
 from pipelab.viz.explorer_costs import one_device
 from pipelab.viz.explorer_files import file_named, still_picture
-from pipelab.viz.explorer_hardware import THIS_MACHINE, hardware_choices, hardware_name, hardware_named, remembered
+from pipelab.viz.explorer_hardware import hardware_choices, hardware_name, hardware_named, remembered
 from pipelab.viz.explorer_optima import costs_and_optima, policy_of
 from pipelab.viz.explorer_runs import Runner, Work, ranks_of
 from pipelab.viz.explorer_tasks import measured_by, run_by, show_report, show_workload
@@ -57,7 +57,9 @@ class Explorer(StillWidget):
         reports: All runs, the newest last; only the newest keeps its output.
     """
 
-    still_follows = ("value", "report")
+    still_follows = (
+        "value", "report", "hardware", "num_microbatches", "schedule", "train", "num_ranks", "workload",
+    )  # fmt: skip
 
     _esm = _MODULE
     _css = _STYLES
@@ -309,16 +311,13 @@ class Explorer(StillWidget):
         device = self._device
         self._own = remembered(self._own, device)
         with self.hold_sync():
-            self._hardwares = hardware_choices(self._graph, self._own, can_measure=self._runner is not None)
+            self._hardwares = hardware_choices(self._graph, self._own)
             self._hardware = hardware_name(device)
 
     @traitlets.observe("_hardware")
     def _follow_hardware_name(self, change: Any) -> None:
         name, now = change["new"], hardware_name(self._device)
-        if name == THIS_MACHINE and name not in self._own and measurement_of(self._graph) is None:
-            self._hardware = now
-            self._measure()
-        elif name != now:
+        if name != now:
             self.hardware = hardware_named(name, self._own)
 
     # --- traits: which trace is shown ---------------------------------------------------------------

@@ -19,20 +19,17 @@ def hardware_name(device: Device | None) -> str:
     return device.name if PRESETS.get(device.name, device) == device else f"{device.name} (yours)"
 
 
-def hardware_choices(graph: Graph, own: Mapping[str, Device], *, can_measure: bool) -> list[dict[str, Any]]:
+def hardware_choices(graph: Graph, own: Mapping[str, Device]) -> list[dict[str, Any]]:
     """The list: none, this machine, the presets, and what was set from code.
 
     Args:
         graph: The model; once it is measured there is no way back to no times.
         own: Devices set from code, by name.
-        can_measure: Whether the model has weights to measure it with.
     """
     machine = own.get(THIS_MACHINE) or measurement_of(graph)
     choices = [] if measurement_of(graph) else [("", "sizes only, no times")]
     if machine is not None:
         choices.append((THIS_MACHINE, machine.name))
-    elif can_measure:
-        choices.append((THIS_MACHINE, "this machine: measure it"))
     choices += [(name, name) for name in own if name != THIS_MACHINE]
     choices += [(name, name) for name in PRESETS]
     return [{"name": name, "text": text} for name, text in choices]

@@ -16,6 +16,8 @@ _PAGE = """<!doctype html>
 body {{ margin: 24px auto; max-width: 1400px; padding: 0 16px; background: Canvas; color: CanvasText; }}
 h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }}
 {css}
+@page {{ size: A4 landscape; margin: 10mm; }}
+@media print {{ body {{ margin: 0; print-color-adjust: exact; }} }}
 </style>
 </head>
 <body>
@@ -46,10 +48,14 @@ class SavedModel {
   save_changes() {}
   send() {}
 }
+const PAPER = 1000;
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const module = URL.createObjectURL(new Blob([read("pipelab-source")], { type: "text/javascript" }));
 const { default: widget } = await import(module);
 const model = new SavedModel(read("pipelab-state"));
+// A sheet of paper is narrower than a window.
+addEventListener("beforeprint", () => { document.body.style.zoom = Math.min(1, PAPER / document.body.scrollWidth); });
+addEventListener("afterprint", () => { document.body.style.zoom = ""; });
 widget.render({ model, el: document.getElementById("pipelab-explorer") });
 """
 

@@ -127,7 +127,9 @@ def test_times_equal_the_planners_after_random_moves(open_page, device: Hardware
 def test_without_times_the_distance_is_that_of_parameters(open_page) -> None:
     page = open_page()
     assert texts(page, ".pl-box-time") == []
-    assert texts(page, ".pl-rests > span") == ["No hardware is named: sizes are compared."]
+    assert texts(page, ".pl-rests > span") == [
+        "No hardware is named: sizes are compared, and the timeline goes by FLOPs."
+    ]
     for policy in (uniform, equal_size):
         plan = policy(GRAPH, num_stages=4)
         most = max(stage.num_params for stage in plan.stages)

@@ -101,7 +101,9 @@ def test_the_prediction_is_what_simulate_says(open_live, schedule: str, train: b
         timeline = simulated(live)
         head = f"step {format_seconds(timeline.makespan_s)}, idle {per_cent(timeline.bubble_fraction)}"
         shared = ", 4 stages on 2 ranks" if timeline.num_ranks == 2 else ""
-        assert texts(live.page, ".pl-timeline-title") == [f"Predicted: {head}, 8 micro-batches{shared}"]
+        names = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved_1f1b": "interleaved 1F1B", "zb_h1": "ZB-H1"}
+        work = f", {names[schedule]} training" if train else ""
+        assert texts(live.page, ".pl-timeline-title") == [f"Predicted{work}: {head}, 8 micro-batches{shared}"]
         idle = [per_cent(1 - busy / timeline.makespan_s) for busy in timeline.rank_busy_s]
         assert texts(live.page, ".pl-idles text") == [f"idle {share}" for share in idle]
         label = live.page.locator(".pl-timeline-svg").get_attribute("aria-label") or ""

@@ -144,16 +144,12 @@ class View {
     this.listeners = {
       "change:cuts": () => this.hearCuts(),
       "change:value": () => this.hearValue(),
-      "change:num_microbatches": () => this.paint(),
-      "change:train": () => this.layout(),
-      "change:schedule": () => this.layout(),
-      "change:num_ranks": () => this.layout(),
+      ...Object.fromEntries(["num_microbatches", "train", "schedule", "num_ranks", "_hardware"].map((name) => [`change:${name}`, () => this.hearQuestion()])),
       "change:_reports": () => this.layout(),
       "change:_costs": () => {
         this.readCosts();
         this.layout();
       },
-      "change:_hardware": () => this.paint(),
       "change:_hardwares": () => this.paint(),
       "change:_run_state": () => {
         this.running.hear();
@@ -319,6 +315,13 @@ class View {
   }
 
   /** An answer; another view's is not for this one. */
+  /** Something else is asked of the split: what was told of it before is past. */
+  hearQuestion() {
+    this.note = null;
+    this.running.dismiss();
+    this.layout();
+  }
+
   hear(message, buffers) {
     if (message.view !== this.id) return;
     const heard = {

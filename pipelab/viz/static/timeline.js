@@ -7,7 +7,7 @@ import { Track, eventAt, isWork } from "./track.js";
 import { eventWords, idleText, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
 
 // The scale holds while what is drawn fills at least this much of it: a better split is seen to be shorter.
-const LEAST_FILLED = 0.6;
+const LEAST_FILLED = 0.3;
 // Beyond this ratio what was measured and what is predicted are of different machines: each has its own scale.
 const COMPARABLE = 4;
 const KEY = [
@@ -90,7 +90,6 @@ export class TimelinePane {
 
   layout(width) {
     this.width = width;
-    this.held = 0;
     if (this.view.report) this.paintRuns(this.view.report);
   }
 
@@ -140,13 +139,19 @@ export class TimelinePane {
     const [ours, theirs] = [prediction?.makespan_s ?? 0, report?.makespan_s ?? 0];
     const apart = prediction && report && Math.max(ours / theirs, theirs / ours) > COMPARABLE;
     const share = prediction?.unit === "share" || Boolean(apart);
-    const need = share ? ours : Math.max(ours, theirs);
-    if (need > this.held || need < LEAST_FILLED * this.held) this.held = need;
-    const end_s = share ? ours : this.held;
-    this.scales = { share, predicted: this.held, measured: share && ours ? (this.held * theirs) / ours : this.held };
+    const { costs, data } = this.view;
+    // FLOPs are of one micro-batch, which another number of them makes larger or smaller: held is what the batch takes.
+    const unit = prediction?.unit === "share" ? costs.rows / data.batch_size : 1;
+    const need = unit * (share ? ours : Math.max(ours, theirs));
+    const of = `${share} ${costs.device}`;
+    if (of !== this.heldOf || need > this.held || need < LEAST_FILLED * this.held) this.held = need;
+    this.heldOf = of;
+    const shown = this.held / unit;
+    const end_s = share ? ours : shown;
+    this.scales = { share, predicted: shown, measured: share && ours ? (shown * theirs) / ours : shown };
     this.times = { unit: timeUnit(end_s, share), end_s };
     const { left, width } = this.place;
-    this.axis.draw({ left, width: this.held ? (width * end_s) / this.held : 0, end_s, y: this.bottom, unit: this.times.unit });
+    this.axis.draw({ left, width: shown ? (width * end_s) / shown : 0, end_s, y: this.bottom, unit: this.times.unit });
   }
 
   /** Measured rows lie under the predicted ones, or in their place where nothing is predicted. */
@@ -164,7 +169,7 @@ export class TimelinePane {
 
   paintHead(prediction, report) {
     const { view } = this;
-    const title = prediction ? predictedWords(prediction, view.numMicrobatches, view.stages.length) : "";
+    const title = prediction ? predictedWords(prediction, view) : "";
     if (this.title.textContent !== title) this.title.textContent = title;
     this.paintKey(prediction, report);
     this.second.hidden = !report;

@@ -58,7 +58,7 @@ export class Footer {
     const { costs, connected } = this.view;
     const { device, rows, refusal } = costs.state;
     const times = device && `Times: ${device}; per micro-batch of ${plural(rows, "row")}, transfers included.`;
-    this.text.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared.");
+    this.text.textContent = refusal ? `No times: ${refusal}` : (times ?? "No hardware is named: sizes are compared, and the timeline goes by FLOPs.");
     this.choose.hidden = !connected || costs.timed;
   }
 }
