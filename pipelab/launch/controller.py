@@ -324,7 +324,7 @@ class Pipeline:
         if known_s is not None and known_s > _PLAUSIBLE * most * step_s:
             again_s = self._measured_baseline_s(inputs, batch_size, patience, held)
             known_s = min(known_s, again_s) if again_s is not None else known_s
-            if known_s > _PLAUSIBLE * most * step_s:
+            if known_s > 2 * _PLAUSIBLE * most * step_s:
                 warnings.warn(
                     "The machine is busy with something else: no comparison with the unsplit model.", stacklevel=4
                 )

@@ -107,7 +107,7 @@ def test_the_prediction_is_what_simulate_says(open_live, schedule: str, train: b
         idle = [per_cent(1 - busy / timeline.makespan_s) for busy in timeline.rank_busy_s]
         assert texts(live.page, ".pl-idles text") == [f"idle {share}" for share in idle]
         label = live.page.locator(".pl-timeline-svg").get_attribute("aria-label") or ""
-        assert label.startswith(f"Predicted: {head}")
+        assert label.startswith(f"Predicted{work}: {head}")
         assert label.endswith(f"Rank {timeline.num_ranks - 1} idle {idle[-1]}.")
         check_places(live.page.evaluate(DRAWN, ".pl-predicted"), timeline)
 
