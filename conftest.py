@@ -1,12 +1,21 @@
-"""What all tests share: the mark of notebooks, and names for doctests."""
+"""What all tests share: the marks of notebooks and of what needs the machine for itself, and names for doctests."""
 
 import pytest
+
+
+# They start servers and ranks, and look at what those leave behind; all others run two at a time.
+ALONE = {
+    "test_first_notebook.py", "test_hosts.py", "test_jupyterlab.py", "test_kernel.py", "test_lab.py", "test_readme.py",
+    "test_saved_notebook.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("notebook")
+        if item.path.suffix == ".ipynb" or item.path.parent.name == "launch" or item.path.name in ALONE:
+            item.add_marker("alone")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ Clones this repository, runs `make lab`, opens the printed address in Chromium, 
 divider and presses Run; then installs the wheel into an empty environment and drags in the page its explorer
 saves; then runs `make test`. Prints how long each took.
 
-    python benchmarks/fresh_machine.py [--picture docs/explorer.png] [--no-test]
+    python benchmarks/fresh_machine.py [--picture FILE] [--no-test]
 """
 
 import argparse

@@ -52,7 +52,8 @@ def nothing(live: LivePage) -> None:
 
 
 def run(live: LivePage) -> None:
-    """After a run on this machine."""
+    """After a run on this machine, which was measured before."""
+    live.explorer.hardware = pipelab.measure(gpt2())
     live.explorer.run()
 
 
@@ -125,8 +126,7 @@ PICTURES = {
     "opening": Picture("As it opens: GPT-2 in four stages; no hardware is named, so FLOPs stand in for times.", gpt2,
                        hardware=None),
     "drag": Picture("A divider in hand: how good each other place is, and what would cross there.", gpt2, then=drag),
-    "run": Picture("After Run: measured under predicted, and where the time went.", gpt2, theme="dark", hardware=None,
-                   then=run),
+    "run": Picture("After Run: measured under predicted, and where the time went.", gpt2, hardware=None, then=run),
     "step": Picture("One micro-batch on its way through the stages.", gpt2, then=step, theme="dark"),
     "graph": Picture("The graph: what flows between the blocks of each stage.", gpt2, then=graph),
     "menu": Picture("Everything else: training, hardware, files, launch lines.", gpt2, then=menu),

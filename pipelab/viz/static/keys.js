@@ -41,7 +41,7 @@ const SUPPRESS = "data-lm-suppress-shortcuts";
 
 /** JupyterLab's own shortcuts with Ctrl, such as saving, also work here: all but undo and redo. */
 export function letThrough(root, { target, ctrlKey, metaKey, key }) {
-  const isOurs = ["z", "y"].includes(key.toLowerCase()) || target.closest?.("input, textarea, pre");
+  const isOurs = ["z", "y", "control", "meta", "shift"].includes(key.toLowerCase()) || target.closest?.("input, textarea, pre");
   if (!(ctrlKey || metaKey) || isOurs || !root.contains(target)) return;
   const silent = [target, root].filter((node) => node.hasAttribute(SUPPRESS));
   for (const node of silent) node.removeAttribute(SUPPRESS);
