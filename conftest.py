@@ -2,7 +2,6 @@
 
 import pytest
 
-
 # They start servers and ranks, and look at what those leave behind; all others run two at a time.
 ALONE = {
     "test_first_notebook.py", "test_hosts.py", "test_jupyterlab.py", "test_kernel.py", "test_lab.py", "test_readme.py",
