@@ -86,16 +86,15 @@ class Rank:
         return Done(events, peak_memory.peak_bytes(self._stage.device, self._idle_bytes), op_s)
 
 
-def main(control: int, sentinel: int) -> None:
-    """Be a rank."""
+def main(control: int, sentinel: int, server: int) -> None:
+    """Be a rank of the server with this process id."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before it could be asked for the signal
+        if os.getppid() != server:  # it died before it could be asked for the signal
             return
     Rank(control, sentinel).serve()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:4]))

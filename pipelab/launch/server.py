@@ -23,10 +23,10 @@ class Server:
 
     Args:
         channel: To the owner.
-        become_rank: Runs a rank in this process, given its descriptors; None to start ranks afresh.
+        become_rank: Runs a rank in this process, given its descriptors and our process id; None to start ranks afresh.
     """
 
-    def __init__(self, channel: Channel, become_rank: Callable[[int, int], None] | None) -> None:
+    def __init__(self, channel: Channel, become_rank: Callable[[int, int, int], None] | None) -> None:
         self._channel = channel
         self._become_rank = become_rank
         self._pids: set[int] = set()
@@ -65,12 +65,13 @@ class Server:
         self._channel.send(Forked(message.number, pid))
 
     def _fork(self, descriptors: Sequence[int]) -> int:
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_rank(descriptors)
+            self._be_rank(descriptors, server)
         return pid
 
-    def _be_rank(self, descriptors: Sequence[int]) -> None:
+    def _be_rank(self, descriptors: Sequence[int], server: int) -> None:
         """The life of a forked rank; what it inherited of the server is put away first."""
         code = 1
         try:
@@ -79,7 +80,8 @@ class Server:
             self._wake.close()
             self._woken.close()
             assert self._become_rank is not None
-            self._become_rank(*descriptors)
+            control, sentinel = descriptors
+            self._become_rank(control, sentinel, server)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -102,7 +104,7 @@ class Server:
 def _spawn(descriptors: Sequence[int]) -> int:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
-    command = [sys.executable, "-P", "-m", "pipelab.launch.rank", *map(str, descriptors)]
+    command = [sys.executable, "-P", "-m", "pipelab.launch.rank", *map(str, (*descriptors, os.getpid()))]
     return os.posix_spawn(command[0], command, os.environ)
 
 
@@ -119,7 +121,7 @@ def main(descriptor: int, *, spawn: bool) -> None:
     Server(channel, become_rank).serve()
 
 
-def _load_rank() -> Callable[[int, int], None]:
+def _load_rank() -> Callable[[int, int, int], None]:
     from pipelab.launch import rank
 
     # A collection in a rank would touch, and so copy, every object that it shares with the server.

@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -180,6 +182,22 @@ def test_killed_server_is_replaced(pipe: pipelab.Pipeline, slow: pipelab.Trace) 
     assert not alive
     assert works(pipe, slow)
     assert client.current_server().pid != before.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a signal for the parent's death is Linux's own")
+def test_a_rank_whose_server_died_before_it_could_ask_for_the_signal_ends() -> None:
+    """Once in a while a rank outlived a server that was killed right after it had forked it."""
+    control, other = socket.socketpair()
+    sentinel, owner = os.pipe()
+    dead_server = 2**22 + 1  # no process has a number so high
+    numbers = [str(number) for number in (other.fileno(), sentinel, dead_server)]
+    command = [sys.executable, "-m", "pipelab.launch.rank", *numbers]
+    rank = subprocess.Popen(command, pass_fds=(other.fileno(), sentinel))  # its owner lives, so it would wait for ever
+    assert rank.wait(timeout=60) == 0
+    for end in (control, other):
+        end.close()
+    for descriptor in (sentinel, owner):
+        os.close(descriptor)
 
 
 def test_not_enough_memory_is_an_error_with_the_size() -> None:
