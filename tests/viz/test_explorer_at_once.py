@@ -79,6 +79,25 @@ def test_a_split_set_from_code_ends_what_was_said_of_the_last_run(open_live, ord
     assert page.get_by_label("Undo").is_disabled()
 
 
+def test_what_ended_is_told_though_the_last_run_was_of_another_split(open_live) -> None:
+    """It was hidden: what a machine's measurement ends with, and Python's "The previous split: ..."."""
+    live = open_live(ran=True)
+    handles(live.page).first.press("ArrowLeft")
+    live.exchange()
+    live.explorer.set_trait("_run_state", {"phase": "done", "text": "Times are now those of this machine."})
+    live.exchange()
+    assert verdict_of(live.page) == "Times are now those of this machine."
+
+    def move() -> None:
+        live.explorer.num_stages = 2
+        live.exchange()
+
+    live.explorer._runner.during = move
+    live.explorer.run()
+    live.exchange()
+    assert verdict_of(live.page).startswith("The previous split: ")
+
+
 def test_the_kept_split_is_compared_by_what_things_cost_now(open_live) -> None:
     live = open_live()
     handles(live.page).first.press("k")

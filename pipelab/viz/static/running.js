@@ -30,11 +30,9 @@ export class Running {
     return this.state.cancellable !== false;
   }
 
-  /** Whether how the last run ended is still to be told: not once the split has moved, be it during the run. */
+  /** Whether how the last run ended is still to be told: not once the split has moved since. */
   get ended() {
-    const { report, cuts } = this.view;
-    const isOfAnother = this.state.phase === "done" && report && report.cuts.join() !== cuts.join();
-    return ENDED.includes(this.state.phase) && this.dismissed !== this.state && !isOfAnother;
+    return ENDED.includes(this.state.phase) && this.dismissed !== this.state;
   }
 
   dismiss() {
