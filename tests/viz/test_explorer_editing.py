@@ -187,6 +187,34 @@ def test_between_ops_the_optimum_is_the_kernels_to_know(open_live) -> None:
     assert live.page.locator(".pl-action").text_content() != "Show optimal"  # now it is known
 
 
+def test_an_answer_is_forgotten_when_the_question_changes(open_live) -> None:
+    """Only cuts were compared: on other hardware, another level or without its pins a split was still "optimal"."""
+    live = open_live(hardware="h100-80gb")
+    page = live.page
+    optimal_button = icon(page, "Optimal")
+
+    def ask() -> None:
+        optimal_button.click()
+        live.exchange()
+        expect(optimal_button).to_have_attribute("aria-pressed", "true")
+
+    page.get_by_label("Cut between").select_option("op")
+    ask()
+    page.get_by_label("Cut between").select_option("module")
+    expect(optimal_button).to_have_attribute("aria-pressed", "false")
+    ask()
+    handles(page).first.press("p")
+    expect(optimal_button).to_have_attribute("aria-pressed", "false")
+    ask()
+    live.explorer.num_microbatches = 2
+    live.exchange()
+    expect(optimal_button).to_have_attribute("aria-pressed", "false")
+    ask()
+    live.explorer.hardware = "a100-80gb"
+    live.exchange()
+    expect(optimal_button).to_have_attribute("aria-pressed", "false")
+
+
 def test_more_stages_are_offered_where_these_do_not_fit(open_live) -> None:
     small = replace(devices_of("h100-80gb", GRAPH, 1)[0], memory_bytes=1.22e9)
     live = open_live(num_stages=2, hardware=small)

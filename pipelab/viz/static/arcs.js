@@ -15,8 +15,6 @@ export class Arcs {
     this.node = el("div", { class: "pl-links-pane" }, this.picture, this.list);
   }
 
-  layout() {}
-
   paint() {
     const { width } = this.view;
     const { grid, placed: corners, links: { arcs, broadcasts } } = this.view.boxes;

@@ -76,8 +76,6 @@ export class Card {
     this.paint();
   }
 
-  layout() {}
-
   paint() {
     const { told, view, node } = this;
     if (!told && node.hidden) return;

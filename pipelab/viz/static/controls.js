@@ -55,8 +55,6 @@ export class Controls {
     return { less, more, output, node: el("div", { class: "pl-stepper", role: "group", "aria-label": label }, less, output, more) };
   }
 
-  layout() {}
-
   paint() {
     const { view } = this;
     const { cuts, presets } = view;
@@ -68,24 +66,24 @@ export class Controls {
     // A saved page holds the costs of one number of micro-batches.
     this.microbatches.less.disabled = !view.connected || view.numMicrobatches <= 1;
     this.microbatches.more.disabled = !view.connected || view.numMicrobatches >= view.data.batch_size;
-    const same = (policy) => `${cutsOf(policy, count)?.join() === cuts.join()}`;
+    const same = (policy) => cutsOf(policy, count)?.join() === cuts.join();
     for (const [one, other] of [["less", "more"], ["more", "less"]]) {
       for (const stepper of [this.stages, this.microbatches]) {
         // A button that is off hears no keys.
         if (stepper[one].disabled && stepper[one].matches(":focus")) stepper[other].focus();
       }
     }
-    set(this.uniform, { "aria-pressed": same(presets.uniform) });
-    set(this.equal, { "aria-pressed": same(presets.equal_size) });
-    set(this.optimal, { "aria-pressed": this.isOptimal(same), title: this.aim() });
+    set(this.uniform, { "aria-pressed": `${same(presets.uniform)}` });
+    set(this.equal, { "aria-pressed": `${same(presets.equal_size)}` });
+    set(this.optimal, { "aria-pressed": `${this.isOptimal(same)}`, title: this.aim() });
     set(this.threshold, { "aria-expanded": `${!view.form.node.hidden}` });
     this.paintRun();
   }
 
-  /** Between modules and ops the optimum is what the kernel answered last. */
+  /** Between modules and ops, and around pins, only the kernel knows the optimum. */
   isOptimal(same) {
-    const { level, connected, splits, cuts, presets } = this.view;
-    return level === "block" || !connected ? same(presets.optimal) : `${splits.answered === cuts.join()}`;
+    const { level, connected, splits, presets } = this.view;
+    return splits.isAnswer || ((level === "block" || !connected) && same(presets.optimal));
   }
 
   aim() {

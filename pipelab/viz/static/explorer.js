@@ -85,10 +85,6 @@ class View {
     return this.splits.pins;
   }
 
-  get ghost() {
-    return this.splits.ghost ?? null;
-  }
-
   readCosts() {
     this.presets = this.traits.get("_presets");
     this.mostStages = Math.max(...Object.values(this.presets).map((policy) => policy.length - 1));
@@ -188,7 +184,7 @@ class View {
     this.root.classList.toggle("pl-slim", width < 800);
     this.ruler.use(this.root);
     this.compute();
-    for (const pane of this.panes) pane.layout(width);
+    for (const pane of this.panes) pane.layout?.(width);
     this.paint();
   }
 
@@ -314,7 +310,6 @@ class View {
     this.paintOrLayout();
   }
 
-  /** An answer; another view's is not for this one. */
   /** Something else is asked of the split: what was told of it before is past. */
   hearQuestion() {
     this.note = null;
@@ -322,6 +317,7 @@ class View {
     this.layout();
   }
 
+  /** An answer; another view's is not for this one. */
   hear(message, buffers) {
     if (message.view !== this.id) return;
     const heard = {

@@ -7,7 +7,7 @@ export const KEYS = {
   w: (view) => view.setWidthBy(nextWidth(view)),
   g: (view) => view.toggleGraph(),
   m: (view) => view.setStep(view.stepped === null ? 0 : (view.stepped + 1) % view.numMicrobatches),
-  k: (view) => view.splits.keepGhost(),
+  k: (view) => view.splits.keep(),
   a: (view) => view.splits.addWhereItHelps(),
   o: (view) => view.splits.use("optimal", view.cuts.length + 1),
   r: (view) => !view.controls.run.disabled && view.running.press(),

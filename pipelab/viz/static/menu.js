@@ -2,9 +2,10 @@
 
 import { HELP } from "./keys.js";
 import { OWN_KEYS, button, el, keep, set } from "./dom.js";
+import { SCHEDULE_NAMES } from "./schedules.js";
 
-const SCHEDULE_NAMES = [["gpipe", "GPipe (fill-drain)"], ["1f1b", "1F1B"], ["interleaved_1f1b", "Interleaved 1F1B"], ["zb_h1", "ZB-H1 (zero bubble)"]];
 const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Chrome trace"]];
+const SCHEDULES = Object.entries(SCHEDULE_NAMES).map(([name, { text, alone = text }]) => [name, alone]);
 const SYSTEMS = [["vllm", "vLLM"], ["megatron", "Megatron-LM"], ["device_map", "accelerate"], ["torch", "torch"]];
 
 /** A panel that a button in the title row opens. */
@@ -26,8 +27,6 @@ class Panel {
     this.paint();
   }
 
-  layout() {}
-
   paint() {}
 }
 
@@ -43,7 +42,7 @@ export class Menu extends Panel {
     super(view, "⋯", "More", el("div", { class: "pl-menu" }));
     this.graph = this.toggler("Graph", "What flows between blocks, modules and ops (G)", () => view.toggleGraph());
     this.step = this.toggler("Step through", "The timeline one micro-batch at a time (M)", () => view.setStep(view.stepped === null ? 0 : null));
-    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keepGhost());
+    this.keep = this.toggler("Keep to compare", "Draw this split dashed beside the next ones (K)", () => view.splits.keep());
     this.row("Show", this.graph, this.step, this.keep);
     this.buildTimes();
     if (view.connected) this.buildTakeAway();
@@ -57,7 +56,7 @@ export class Menu extends Panel {
     this.inference.onclick = () => view.tellPython({ train: false });
     this.training.onclick = () => view.tellPython({ train: true });
     if (view.data.caches.length) set(this.training, { disabled: true, title: "A decode step has no way back" });
-    this.schedule = this.choice("Schedule", SCHEDULE_NAMES, (schedule) => view.tellPython({ schedule }));
+    this.schedule = this.choice("Schedule", SCHEDULES, (schedule) => view.tellPython({ schedule }));
     const work = el("div", { class: "pl-segments", role: "group", "aria-label": "Work" }, this.inference, this.training);
     this.row("Work", work, this.schedule);
     this.hardware = this.choice("Hardware", [], (name) => view.tellPython({ _hardware: name }));
@@ -118,7 +117,7 @@ export class Menu extends Panel {
     const { view } = this;
     set(this.graph, { "aria-pressed": `${view.graphOpen}` });
     set(this.step, { "aria-pressed": `${view.stepped !== null}`, disabled: !view.prediction });
-    set(this.keep, { "aria-pressed": `${Boolean(view.ghost)}` });
+    set(this.keep, { "aria-pressed": `${view.splits.kept !== null}` });
     set(this.inference, { "aria-pressed": `${!view.training}` });
     set(this.training, { "aria-pressed": `${view.training}` });
     this.schedule.hidden = !view.training;

@@ -207,11 +207,11 @@ export class Ribbon {
     });
   }
 
-  /** The kept plan's cuts where the split differs from it, and their name where there is room for it. */
+  /** The kept split's cuts where the split differs from it, and their name where there is room for it. */
   paintKept() {
-    const { ghost, cuts, ruler } = this.view;
+    const { cuts, ruler, splits } = this.view;
     const { top, height } = RIBBON;
-    const apart = (ghost?.cuts ?? []).filter((cut) => !cuts.includes(cut)).map(this.x).filter((x) => x >= 0 && x <= this.width);
+    const apart = (splits.kept ?? []).filter((cut) => !cuts.includes(cut)).map(this.x).filter((x) => x >= 0 && x <= this.width);
     const lines = keep(this.kept, apart.length ? 2 : 0, (index) => svg(index ? "text" : "path"));
     if (!apart.length) return;
     set(lines[0], { d: apart.map((x) => `M${x.toFixed(1)} 2V${top + height + 3}`).join("") });

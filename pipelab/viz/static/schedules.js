@@ -2,6 +2,14 @@
 
 import { plural } from "./numbers.js";
 
+/** How sentences call each schedule, and `alone` a list of them where that is longer. */
+export const SCHEDULE_NAMES = {
+  gpipe: { text: "GPipe", alone: "GPipe (fill-drain)" },
+  "1f1b": { text: "1F1B" },
+  interleaved_1f1b: { text: "interleaved 1F1B", alone: "Interleaved 1F1B" },
+  zb_h1: { text: "ZB-H1", alone: "ZB-H1 (zero bubble)" },
+};
+
 const MOST_KEPT = 64;
 const kept = new Map();
 

@@ -13,6 +13,7 @@ export class Splits {
     this.view = view;
     this.past = [];
     this.future = [];
+    this.kept = null;
     this.pins = new Set();
     this.committed = view.cuts;
   }
@@ -154,11 +155,24 @@ export class Splits {
     }
   }
 
+  /** What the kernel is asked; all else that the answer rests on are the costs. */
+  question(count) {
+    return { pins: [...this.pins].sort((a, b) => a - b), level: this.view.level, num_stages: count };
+  }
+
+  /** Whether the split is what the kernel would answer if it were asked now. */
+  get isAnswer() {
+    const { answer, view } = this;
+    if (answer?.costs !== view.costs || answer.cuts.join() !== view.cuts.join()) return false;
+    return answer.asked === JSON.stringify(this.question(view.cuts.length + 1));
+  }
+
   /** The exact planner answers what no table holds: around pins, between modules or ops. */
   askOptimal(count) {
     const { view } = this;
-    const pins = [...this.pins].sort((a, b) => a - b);
-    if (view.send({ type: "optimal", pins, level: view.level, num_stages: count })) {
+    const question = this.question(count);
+    if (view.send({ type: "optimal", ...question })) {
+      this.asked = JSON.stringify(question);
       view.tell("Looking for the best split…", undefined, "progress");
     }
   }
@@ -172,7 +186,7 @@ export class Splits {
     }
     const before = this.committed;
     this.policy = "optimal";
-    this.answered = cuts.join();
+    this.answer = { cuts, asked: this.asked, costs: this.view.costs };
     this.commit(cuts);
     this.offerWayBack(before);
   }
@@ -199,13 +213,13 @@ export class Splits {
     this.offerWayBack(before);
   }
 
-  // --- the kept plan
+  // --- the kept split
 
   /** Keep the split beside what comes; the same split again gives it up. */
-  keepGhost() {
+  keep() {
     const { view } = this;
     const { cuts } = view;
-    this.ghost = this.ghost?.cuts.join() === cuts.join() ? null : { cuts: [...cuts], label: "kept" };
+    this.kept = this.kept?.join() === cuts.join() ? null : [...cuts];
     view.paint();
   }
 }

@@ -3,13 +3,12 @@
 import { fixed, formatSeconds, plural } from "./numbers.js";
 import { inUnit, withUnit } from "./axis.js";
 import { DOES, isWork } from "./track.js";
-
-const SCHEDULE_WORDS = { gpipe: "GPipe", "1f1b": "1F1B", interleaved_1f1b: "interleaved 1F1B", zb_h1: "ZB-H1" };
+import { SCHEDULE_NAMES } from "./schedules.js";
 
 export const idleText = (share) => `${fixed(100 * share, 0)}\u00a0%`;
 
 export function predictedWords({ rows, unit, makespan_s, idle }, { numMicrobatches, stages, training, schedule }) {
-  const work = training ? `, ${SCHEDULE_WORDS[schedule]} training` : "";
+  const work = training ? `, ${SCHEDULE_NAMES[schedule].text} training` : "";
   const numStages = stages.length;
   const from = unit === "share" ? " from FLOPs on equal devices" : "";
   const start = `Predicted${from}${work}:${unit === "share" ? "" : ` step ${formatSeconds(makespan_s)},`}`;

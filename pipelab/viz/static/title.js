@@ -33,8 +33,6 @@ export class Title {
     return [choice];
   }
 
-  layout() {}
-
   paint() {
     const { past, future } = this.view.splits;
     this.back.disabled = !past.length;
@@ -51,8 +49,6 @@ export class Footer {
     this.choose.onclick = () => view.menu.chooseHardwareHere();
     this.node = el("div", { class: "pl-rests" }, this.text, this.choose);
   }
-
-  layout() {}
 
   paint() {
     const { costs, connected } = this.view;

@@ -19,8 +19,6 @@ export class Verdict {
     this.action.onclick = () => this.next?.run();
   }
 
-  layout() {}
-
   paint() {
     const { running, note, drag } = this.view;
     const { state } = running;
@@ -48,24 +46,25 @@ export class Verdict {
     if (running.ended) return [running.state.phase, running.state.text];
     const { costs, stages, optimum, impossible, level } = this.view;
     if (impossible) return ["refused", impossible];
-    return ["plan", [costs.verdict(stages, optimum, level), this.besideGhost()].filter(Boolean).join(" ")];
+    return ["plan", [costs.verdict(stages, optimum, level), this.besideKept()].filter(Boolean).join(" ")];
   }
 
   /** How the split compares with the one that was kept. */
-  besideGhost() {
-    const { costs, stages, ghost } = this.view;
-    if (!ghost) return "";
-    if (ghost.cuts.join() === this.view.cuts.join()) return "Kept to compare with.";
-    const more = dearest(stages).cost / costs.dearestCost(ghost.cuts) - 1;
+  besideKept() {
+    const { costs, cuts, stages, splits } = this.view;
+    const { kept } = splits;
+    if (!kept) return "";
+    if (kept.join() === cuts.join()) return "Kept to compare with.";
+    const more = dearest(stages).cost / costs.dearestCost(kept) - 1;
     if (Math.abs(more) <= CLOSE) return "As good as the kept split.";
     return `${fixed(100 * Math.abs(more), 0)}\u00a0% ${more > 0 ? "above" : "below"} the kept split.`;
   }
 
   /** A way to the optimum, where there is a better split, and back. */
   wayToOptimal() {
-    const { costs, cuts, stages, optimum, splits } = this.view;
+    const { costs, stages, optimum, splits } = this.view;
     if (splits.before) return { text: "Undo", run: () => splits.undo() };
-    if (splits.answered === cuts.join()) return undefined;
+    if (splits.isAnswer) return undefined;
     if (costs.tooLarge(stages).length) return this.wayToFit();
     // Between modules and ops only the kernel knows the best split.
     const unknown = this.view.level !== "block" && this.view.connected;
