@@ -3,27 +3,64 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 
 from pipelab.errors import LaunchError
 from pipelab.units import plural
 
+LinkKind = Literal["shared memory", "host memory", "nccl", "gloo"]
+
+LINKS: Mapping[LinkKind, str] = MappingProxyType(
+    {
+        "shared memory": "shared memory",
+        "host memory": "host memory",
+        "nccl": "NCCL",
+        "gloo": "gloo over loopback",
+    }
+)
+
+
+def link_kind(sender: str, receiver: str) -> LinkKind:
+    """What carries values between two neighbours of one host.
+
+    NCCL refuses two ranks on one GPU. Memory of the host reaches every device, so gloo is left for what shares none:
+    it is chosen by hand only, in `Devices.links`.
+
+    Args:
+        sender: Its device, as in `Devices.names`.
+        receiver: Its device.
+    """
+    if sender == receiver == "cpu":
+        return "shared memory"
+    on_gpus = sender.startswith("cuda:") and receiver.startswith("cuda:")
+    return "nccl" if on_gpus and sender != receiver else "host memory"
+
 
 @dataclass(frozen=True)
 class Devices:
-    """One device per rank.
+    """One device per rank, and what lies between them.
 
     Attributes:
         names: By rank: "cpu", "cuda:0", ...
         num_threads: CPU threads of each rank.
         text: What was chosen, for people.
+        links: By boundary; found from the names where it is not given.
     """
 
     names: tuple[str, ...]
     num_threads: int
     text: str
+    links: tuple[LinkKind, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.links:
+            object.__setattr__(self, "links", tuple(link_kind(*pair) for pair in pairwise(self.names)))
 
     @property
     def kind(self) -> str:
@@ -67,7 +104,7 @@ def choose(device: str, num_ranks: int) -> Devices:
         text = f"{ranks} on the CPU, {plural(num_threads, 'thread')} each, links in shared memory"
         return Devices(("cpu",) * num_ranks, num_threads, text)
     if num_gpus >= num_ranks:
-        text = f"{ranks} on {plural(num_ranks, 'GPU')}, links through host memory"
+        text = f"{ranks} on {plural(num_ranks, 'GPU')}, links through NCCL"
         return Devices(tuple(f"cuda:{rank}" for rank in range(num_ranks)), num_threads, text)
     shared = device if ":" in device else "cuda:0"
     text = f"{ranks} sharing {shared}, where stages do not truly overlap, links through host memory"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import pipelab
-from pipelab.launch.devices import Devices, num_cores
+from pipelab.launch.devices import LINKS, Devices, num_cores
 from pipelab.launch.group import Patience
 from pipelab.launch.runner import Paces, Runner, StepRecord
 
@@ -69,7 +69,7 @@ def environment(devices: Devices) -> dict[str, Any]:
         "device_text": devices.text,
         "cores": num_cores(),
         "threads_per_rank": devices.num_threads,
-        "links": "shared memory" if devices.kind == "cpu" else "host memory",
+        "links": [LINKS[kind] for kind in devices.links],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pipelab": pipelab.__version__,

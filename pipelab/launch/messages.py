@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelab.events import Kind
+from pipelab.launch.devices import LinkKind
 from pipelab.launch.memory import Placed
 from pipelab.program import StageTable
 
@@ -33,8 +34,14 @@ class BatchEnd:
 
 @dataclass(frozen=True, slots=True)
 class LinkEnd:
-    """One end of a link between neighbours; `num_bytes` are of its segment."""
+    """One end of a link between neighbours.
 
+    Attributes:
+        kind: What carries the values.
+        num_bytes: Bytes of its segment.
+    """
+
+    kind: LinkKind
     num_bytes: int
 
 

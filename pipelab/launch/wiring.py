@@ -75,6 +75,6 @@ class Wiring:
             device=devices.names[rank],
             num_threads=devices.num_threads,
             counters_bytes=self.counters.segment.num_bytes,
-            source=job.inputs if rank == 0 else LinkEnd(job.link_bytes(rank - 1)),
-            sink=job.outputs if rank == last else LinkEnd(job.link_bytes(rank)),
+            source=job.inputs if rank == 0 else LinkEnd(devices.links[rank - 1], job.link_bytes(rank - 1)),
+            sink=job.outputs if rank == last else LinkEnd(devices.links[rank], job.link_bytes(rank)),
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipelab.errors import LaunchError
-from pipelab.launch.devices import check_device, choose, num_cores
+from pipelab.launch.devices import LINKS, Devices, LinkKind, check_device, choose, link_kind, num_cores
 
 no_gpu = pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
 
@@ -15,6 +15,34 @@ def test_cores_are_shared_out() -> None:
     assert (devices.kind, devices.num_threads) == ("cpu", 1)
     assert devices.text == f"{2 * num_cores()} ranks on the CPU, 1 thread each, links in shared memory"
     assert choose("auto", 1).num_threads == num_cores()
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "kind"),
+    [
+        ("cpu", "cpu", "shared memory"),
+        ("cpu", "cuda:0", "host memory"),
+        ("cuda:0", "cpu", "host memory"),
+        ("cuda:0", "cuda:0", "host memory"),
+        ("cuda:1", "cuda:1", "host memory"),
+        ("cuda:0", "cuda:1", "nccl"),
+        ("cuda:1", "cuda:0", "nccl"),
+        ("cuda:1", "cuda:10", "nccl"),
+        ("mps", "mps", "host memory"),
+        ("cpu", "mps", "host memory"),
+        ("mps", "cpu", "host memory"),
+    ],
+)
+def test_link_fits_its_two_devices(sender: str, receiver: str, kind: LinkKind) -> None:
+    assert link_kind(sender, receiver) == kind
+    assert kind in LINKS
+
+
+def test_each_boundary_has_a_link_of_its_own() -> None:
+    devices = Devices(("cpu", "cpu", "cuda:0", "cuda:0", "cuda:1"), 1, "")
+    assert devices.links == ("shared memory", "host memory", "host memory", "nccl")
+    assert Devices(("cpu",), 1, "").links == ()
+    assert Devices(("cpu", "cpu"), 1, "", ("gloo",)).links == ("gloo",)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", ""])

@@ -87,6 +87,7 @@ def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> Non
     assert report.baseline_s > 0
     assert len(report.peak_memory_bytes) == 3
     assert report.environment["device_text"].startswith("3 ranks on the CPU")
+    assert report.environment["links"] == ["shared memory", "shared memory"]
     events = report.timeline.events
     assert min(event.start_s for event in events) == 0
     for rank in range(3):
