@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from playwright.sync_api import Page
@@ -32,9 +33,33 @@ OPTIONS = (
 )
 
 
+class Lab(NamedTuple):
+    """A JupyterLab server.
+
+    Attributes:
+        address: Where it answers.
+        root: The folder it shows.
+    """
+
+    address: str
+    root: Path
+
+    def folder(self, name: str) -> Path:
+        """A new folder for one module's notebooks."""
+        folder = self.root / name
+        folder.mkdir()
+        return folder
+
+    def end_kernels(self) -> None:
+        """End what one module's notebooks leave, before the next one's begin."""
+        for kernel in json.load(urllib.request.urlopen(f"{self.address}/api/kernels", timeout=10)):
+            address = f"{self.address}/api/kernels/{kernel['id']}"
+            urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=30).close()
+
+
 @contextmanager
-def jupyterlab(root: Path) -> Iterator[str]:
-    """A JupyterLab server over a folder; yields its address, and ends it and its kernels."""
+def jupyterlab(root: Path) -> Iterator[Lab]:
+    """A JupyterLab server over a folder; at the end it is ended, and its kernels."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,7 +79,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     try:
         _wait(address, server, root / "server.log")
-        yield address
+        yield Lab(address, root)
     finally:
         _end(address, server)
         log.close()
@@ -112,9 +137,9 @@ class Notebook:
     page: Page
 
     @classmethod
-    def open(cls, page: Page, address: str, name: str, *, place: str = "doc/tree") -> "Notebook":
+    def open(cls, page: Page, lab: Lab, name: str, *, place: str = "doc/tree") -> "Notebook":
         """Open a notebook and wait until its kernel is idle; `place` is "notebooks" for Notebook 7."""
-        page.goto(f"{address}/{place}/{name}?reset")
+        page.goto(f"{lab.address}/{place}/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
         return cls(page)

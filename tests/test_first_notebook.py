@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, watch
-from lab_server import Notebook, jupyterlab
+from lab_server import Lab, Notebook
 from playwright.sync_api import expect
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_first_pipeline.ipynb"
@@ -14,12 +14,12 @@ RUN_MS = 180_000
 
 @pytest.mark.jupyterlab
 @pytest.mark.slow
-def test_run_all_then_drag_and_run(tmp_path: Path) -> None:
-    shutil.copy(NOTEBOOK, tmp_path)
-    with chromium() as browser, jupyterlab(tmp_path) as address:
+def test_run_all_then_drag_and_run(lab: Lab) -> None:
+    shutil.copy(NOTEBOOK, lab.folder("first"))
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         found = watch(page)
-        Notebook.open(page, address, NOTEBOOK.name).run_all(RUN_MS)
+        Notebook.open(page, lab, f"first/{NOTEBOOK.name}").run_all(RUN_MS)
         explorer = page.locator(".pl-explorer[data-ready='1']").first
         explorer.scroll_into_view_if_needed()
         expect(explorer).to_contain_text("Measured", timeout=RUN_MS)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from browser import chromium, watch
 from explorer_page import cuts_of, drag, handles
-from lab_server import CELL_MS, Notebook, jupyterlab, write_notebook
+from lab_server import CELL_MS, Lab, Notebook, write_notebook
 from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.jupyterlab
@@ -60,21 +60,21 @@ MADE_UP_CELL, SHOW_CELL, TELL_CELL, AMONG_CELL, TELL_BOTH_CELL, REAL_CELL, MEND_
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str]]:
+def host(lab: Lab) -> Iterator[tuple[Browser, Lab]]:
     """A browser, and a server with two notebooks."""
-    root = tmp_path_factory.mktemp("hosts")
-    write_notebook(root / "notebook.ipynb", NOTEBOOK_CELLS)
-    write_notebook(root / "lab.ipynb", LAB_CELLS)
-    with chromium() as browser, jupyterlab(root) as address:
-        yield browser, address
+    folder = lab.folder("hosts")
+    write_notebook(folder / "notebook.ipynb", NOTEBOOK_CELLS)
+    write_notebook(folder / "lab.ipynb", LAB_CELLS)
+    with chromium() as browser:
+        yield browser, lab
 
 
-def opened(host: tuple[Browser, str], name: str, place: str) -> Iterator[Notebook]:
+def opened(host: tuple[Browser, Lab], name: str, place: str) -> Iterator[Notebook]:
     """A notebook with an explorer in it; nothing may go to the network."""
-    browser, address = host
+    browser, lab = host
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     found = watch(page)
-    notebook = Notebook.open(page, address, name, place=place)
+    notebook = Notebook.open(page, lab, f"hosts/{name}", place=place)
     notebook.run(MADE_UP_CELL)
     notebook.run(SHOW_CELL)
     expect(explorer_in(page)).to_be_visible(timeout=CELL_MS)
@@ -85,17 +85,17 @@ def opened(host: tuple[Browser, str], name: str, place: str) -> Iterator[Noteboo
 
 
 @pytest.fixture(scope="module")
-def notebook7(host: tuple[Browser, str]) -> Iterator[Notebook]:
+def notebook7(host: tuple[Browser, Lab]) -> Iterator[Notebook]:
     yield from opened(host, "notebook.ipynb", "notebooks")
 
 
 @pytest.fixture(scope="module")
-def lab(host: tuple[Browser, str]) -> Iterator[Notebook]:
+def notebook(host: tuple[Browser, Lab]) -> Iterator[Notebook]:
     yield from opened(host, "lab.ipynb", "doc/tree")
 
 
 @pytest.fixture(autouse=True)
-def screenshot(request: pytest.FixtureRequest, host: tuple[Browser, str], tmp_path: Path) -> Iterator[None]:
+def screenshot(request: pytest.FixtureRequest, host: tuple[Browser, Lab], tmp_path: Path) -> Iterator[None]:
     """Pictures of the pages when a test fails."""
     failed = request.session.testsfailed
     yield
@@ -140,23 +140,23 @@ def test_notebook_7_drags_undoes_and_runs(notebook7: Notebook) -> None:
     assert told_of(notebook7, before)[2] is True
 
 
-def test_two_explorers_in_boxes_with_links_do_not_disturb_each_other(lab: Notebook) -> None:
-    lab.run(AMONG_CELL)
-    other = explorer_in(lab.page, 1)
+def test_two_explorers_in_boxes_with_links_do_not_disturb_each_other(notebook: Notebook) -> None:
+    notebook.run(AMONG_CELL)
+    other = explorer_in(notebook.page, 1)
     expect(other).to_be_visible(timeout=CELL_MS)
-    first, _ = told(lab, TELL_CELL)[:2]
+    first, _ = told(notebook, TELL_CELL)[:2]
     other.locator("[role=slider]").first.press("ArrowRight")
     shown = shown_in(other)
-    expect(lab.page.get_by_text(f"cut at {shown[0]} {shown[1]}")).to_be_visible(timeout=CELL_MS)
+    expect(notebook.page.get_by_text(f"cut at {shown[0]} {shown[1]}")).to_be_visible(timeout=CELL_MS)
     other.get_by_role("button", name="More micro-batches").click()
-    expect(lab.page.locator(".widget-readout")).to_have_text("5")
-    assert told(lab, TELL_BOTH_CELL) == [shown, first, 5, 5]
-    expect(explorer_in(lab.page).locator("[role=slider]")).to_have_count(3)
+    expect(notebook.page.locator(".widget-readout")).to_have_text("5")
+    assert told(notebook, TELL_BOTH_CELL) == [shown, first, 5, 5]
+    expect(explorer_in(notebook.page).locator("[role=slider]")).to_have_count(3)
 
 
-def test_a_model_that_fails_says_where_and_can_run_again(lab: Notebook) -> None:
-    lab.run(REAL_CELL)
-    real = lab.page.locator(".jp-CodeCell").nth(REAL_CELL).locator(".pl-explorer[data-ready='1']")
+def test_a_model_that_fails_says_where_and_can_run_again(notebook: Notebook) -> None:
+    notebook.run(REAL_CELL)
+    real = notebook.page.locator(".jp-CodeCell").nth(REAL_CELL).locator(".pl-explorer[data-ready='1']")
     expect(real).to_be_visible(timeout=CELL_MS)
     before = shown_in(real)
     real.get_by_role("button", name="Run").click()
@@ -164,15 +164,15 @@ def test_a_model_that_fails_says_where_and_can_run_again(lab: Notebook) -> None:
     expect(failed).to_contain_text("tage 2 (rank 2) raised IndexError", timeout=CELL_MS)
     real.get_by_text("Details").click()
     expect(real.locator(".pl-details pre")).to_contain_text("Traceback")
-    assert lab.ask(MEND_CELL) == "mended"
+    assert notebook.ask(MEND_CELL) == "mended"
     real.get_by_role("button", name="Run").click()
     expect(real.locator(".pl-verdict")).to_contain_text("per step", timeout=CELL_MS)
     assert shown_in(real) == before
 
 
-def test_a_restarted_kernel_leaves_no_rank_and_a_new_cell_works(lab: Notebook) -> None:
-    page = lab.page
-    processes = [psutil.Process(int(str(pid))) for pid in told(lab, PIDS_CELL)]
+def test_a_restarted_kernel_leaves_no_rank_and_a_new_cell_works(notebook: Notebook) -> None:
+    page = notebook.page
+    processes = [psutil.Process(int(str(pid))) for pid in told(notebook, PIDS_CELL)]
     assert len(processes) > 4  # the ranks of the test before, and their server
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     _, alive = psutil.wait_procs(processes, timeout=30)
@@ -183,8 +183,8 @@ def test_a_restarted_kernel_leaves_no_rank_and_a_new_cell_works(lab: Notebook) -
     before = shown_in(explorer)
     explorer.locator("[role=slider]").first.press("ArrowRight")
     assert shown_in(explorer)[0] > before[0]
-    lab.run(MADE_UP_CELL)
-    lab.run(SHOW_CELL)
+    notebook.run(MADE_UP_CELL)
+    notebook.run(SHOW_CELL)
     fresh = page.locator(".jp-CodeCell").nth(SHOW_CELL).locator(".pl-explorer[data-ready='1']")
     expect(fresh).to_have_count(1)
     fresh.get_by_role("button", name="Run").click()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, watch
-from lab_server import CELL_MS, Notebook, jupyterlab, write_notebook
+from lab_server import CELL_MS, Lab, Notebook, write_notebook
 from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.jupyterlab
@@ -93,14 +93,13 @@ CELLS = [SETUP, SHOW, TELL, CHECK, BUSY, LONG, MOVE, COMPARE, CHOSEN, CHOOSE, ST
 
 
 @pytest.fixture(scope="module")
-def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+def notebook(lab: Lab) -> Iterator[Notebook]:
     """One notebook with an explorer, for all tests of this module; nothing may go to the network."""
-    root = tmp_path_factory.mktemp("lab")
-    write_notebook(root / "demo.ipynb", CELLS)
-    with chromium() as browser, jupyterlab(root) as address:
+    write_notebook(lab.folder("explorer") / "demo.ipynb", CELLS)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         found = watch(page)
-        notebook = Notebook.open(page, address, "demo.ipynb")
+        notebook = Notebook.open(page, lab, "explorer/demo.ipynb")
         notebook.run(SETUP_CELL)
         notebook.run(SHOW_CELL)
         expect(explorer_of(page)).to_be_visible(timeout=CELL_MS)
@@ -305,6 +304,7 @@ def test_it_follows_the_dark_theme(notebook: Notebook) -> None:
     notebook.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
     notebook.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
     assert explorer_of(notebook.page).evaluate(ground) != light
+    notebook.command("apputils:change-theme", {"theme": "JupyterLab Light"})
 
 
 def test_a_chosen_plan_of_a_comparison_reaches_the_kernel_and_back(notebook: Notebook) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from browser import chromium
-from lab_server import CELL_MS, Notebook, jupyterlab, write_notebook
+from lab_server import CELL_MS, Lab, Notebook, write_notebook
 from nbconvert import HTMLExporter
 from playwright.sync_api import Locator, Page, expect
 
@@ -27,18 +27,18 @@ ERROR = "Error displaying widget"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved")
+def root(lab: Lab) -> Path:
+    folder = lab.folder("saved")
     write_notebook(folder / "demo.ipynb", CELLS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def lab(root: Path) -> Iterator[tuple[Page, str]]:
+def page(lab: Lab, root: Path) -> Iterator[Page]:
     """A page with a notebook in which an explorer ran and plans were compared; it was saved, and its kernel is gone."""
-    with chromium() as browser, jupyterlab(root) as address:
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        notebook = Notebook.open(page, address, "demo.ipynb")
+        notebook = Notebook.open(page, lab, "saved/demo.ipynb")
         notebook.run(SETUP_CELL)
         notebook.run(SHOW_CELL)
         expect(live(page)).to_be_visible(timeout=CELL_MS)
@@ -51,17 +51,17 @@ def lab(root: Path) -> Iterator[tuple[Page, str]]:
         expect(picture(page, 1)).to_be_hidden()
         notebook.command("docmanager:save")
         notebook.command("notebook:shutdown-kernel")
-        yield page, address
+        yield page
         page.close()
 
 
 @pytest.fixture(autouse=True)
-def screenshot(request: pytest.FixtureRequest, lab: tuple[Page, str], tmp_path: Path) -> Iterator[None]:
+def screenshot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Iterator[None]:
     """A picture of the page when a test fails."""
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
-        lab[0].screenshot(path=str(tmp_path / "failed.png"))
+        page.screenshot(path=str(tmp_path / "failed.png"))
 
 
 def live(page: Page, index: int = 0) -> Locator:
@@ -77,9 +77,8 @@ def drawn(page: Page) -> int:
     return int(picture(page).evaluate("async (image) => { await image.decode(); return image.clientWidth; }"))
 
 
-def test_it_is_there_without_the_kernel_and_gives_way_to_a_new_explorer(lab: tuple[Page, str]) -> None:
-    page, address = lab
-    notebook = Notebook.open(page, address, "demo.ipynb")
+def test_it_is_there_without_the_kernel_and_gives_way_to_a_new_explorer(page: Page, lab: Lab) -> None:
+    notebook = Notebook.open(page, lab, "saved/demo.ipynb")
     errors = page.get_by_text(ERROR)
     expect(errors).to_have_count(2, timeout=CELL_MS)
     for index in range(2):
@@ -93,25 +92,24 @@ def test_it_is_there_without_the_kernel_and_gives_way_to_a_new_explorer(lab: tup
     expect(picture(page, 1)).to_be_visible()
 
 
-def test_it_is_there_in_a_notebook_nobody_trusts(lab: tuple[Page, str], root: Path) -> None:
-    page, address = lab
+def test_it_is_there_in_a_notebook_nobody_trusts(page: Page, lab: Lab, root: Path) -> None:
     notebook = nbformat.read(root / "demo.ipynb", as_version=4)
     notebook.cells[SHOW_CELL].source += "  # sent by somebody"
     nbformat.write(notebook, root / "sent.ipynb")
-    Notebook.open(page, address, "sent.ipynb")
+    Notebook.open(page, lab, "saved/sent.ipynb")
     expect(picture(page)).to_be_visible(timeout=CELL_MS)
     assert drawn(page) > 900
     expect(page.get_by_text(ERROR)).to_have_count(0)
 
 
-def test_it_is_there_once_in_a_page_made_of_the_notebook(lab: tuple[Page, str], root: Path, tmp_path: Path) -> None:
+def test_it_is_there_once_in_a_page_made_of_the_notebook(page: Page, root: Path, tmp_path: Path) -> None:
     text, _ = HTMLExporter().from_filename(str(root / "demo.ipynb"))  # type: ignore[no-untyped-call]
     (tmp_path / "demo.html").write_text(text)
-    browser = lab[0].context.browser
+    browser = page.context.browser
     assert browser is not None
-    page = browser.new_page()
-    page.route("http*://**", lambda route: route.abort())
-    page.goto((tmp_path / "demo.html").as_uri())
-    expect(picture(page)).to_be_visible()
-    assert drawn(page) > 800
-    page.close()
+    made = browser.new_page()
+    made.route("http*://**", lambda route: route.abort())
+    made.goto((tmp_path / "demo.html").as_uri())
+    expect(picture(made)).to_be_visible()
+    assert drawn(made) > 800
+    made.close()
