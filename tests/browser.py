@@ -3,9 +3,12 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+Theme = Literal["light", "dark"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = (
@@ -44,3 +47,31 @@ def watch(page: Page) -> list[str]:
 
     page.on("request", lambda request: check(request.url))
     return found
+
+
+class Pages:
+    """Pages of a browser, each for one test at a time: to make a page takes longer than to use it again."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._free: list[tuple[Page, list[str]]] = []
+
+    def take(self, width: int, theme: Theme) -> tuple[Page, list[str]]:
+        """A page as good as new, and the list that fills with what it must not do."""
+        if not self._free:
+            page = self._browser.new_page()
+            self._free.append((page, watch(page)))
+        page, found = self._free.pop()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme, forced_colors="null", reduced_motion="null")
+        return page, found
+
+    def give_back(self, page: Page, found: list[str]) -> None:
+        """Leave it without a hand on it, and empty."""
+        page.goto("about:blank")
+        page.mouse.up()
+        page.mouse.move(0, 0)
+        for key in ("Control", "Shift"):
+            page.keyboard.up(key)
+        found.clear()
+        self._free.append((page, found))

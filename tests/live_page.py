@@ -4,6 +4,7 @@ import json
 import threading
 from typing import Any
 
+from browser import Theme
 from playwright.sync_api import Page
 from traitlets import All
 
@@ -58,6 +59,7 @@ class LivePage:
         self._changed: set[str] = set()
         self._said: list[Any] = []
         explorer.observe(lambda change: self._changed.add(change["name"]), All)
+        # Its way to the browser is this page.
         explorer.send = lambda content, buffers=None: self._said.append(content)  # type: ignore[method-assign]
         page.evaluate(_TAKE_OVER, self._state(explorer.keys))
         page.wait_for_selector("[data-ready='1']")
@@ -82,12 +84,12 @@ class LivePage:
         """Until the page has laid itself out."""
         self.page.evaluate(_FRAMES)
 
-    def show(self, *, width: int | None = None, theme: str | None = None) -> None:
+    def show(self, *, width: int | None = None, theme: Theme | None = None) -> None:
         """Another width of the window or another theme."""
         if width is not None:
             self.page.set_viewport_size({"width": width, "height": 900})
         if theme is not None:
-            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            self.page.emulate_media(color_scheme=theme)
         self.settle()
 
     def _tell(self) -> None:

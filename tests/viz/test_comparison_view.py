@@ -1,15 +1,15 @@
 """The comparison's browser half, on the saved page: numbers, cursors, zoom, keys, other people's names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import watch
+from browser import Theme
 from graphs import gpt2_graph, mlp_graph
 from layout import check_contrast, check_layout
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 from runs import made_up_report
 
 import pipelab
@@ -35,23 +35,18 @@ def timed(num_stages: int = 4) -> Comparison:
 
 
 @pytest.fixture
-def open_saved(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
-    """Opens the saved page of a comparison; it must raise nothing and ask the network for nothing."""
-    opened: list[tuple[Page, list[str]]] = []
+def open_saved(new_page: OpenPage, tmp_path: Path) -> OpenPage:
+    """Opens the saved page of a comparison."""
 
-    def open_it(comparison: Comparison, *, width: int = 900, theme: str = "light") -> Page:
-        path = tmp_path / f"{len(opened)}.html"
+    def open_it(comparison: Comparison, *, width: int = 900, theme: Theme = "light") -> Page:
+        path = tmp_path / "comparison.html"
         comparison.save(path)
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
-        opened.append((page, watch(page)))
+        page = new_page(width, theme)
         page.goto(path.as_uri())
         page.wait_for_selector("[data-ready='1']")
         return page
 
-    yield open_it
-    for page, found in opened:
-        page.close()
-        assert found == []
+    return open_it
 
 
 def rows(page: Page) -> list[Locator]:

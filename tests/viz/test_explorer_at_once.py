@@ -25,6 +25,7 @@ def test_a_key_held_down_runs_once(open_live) -> None:
     handles(page).first.focus()
     for _ in range(3):
         page.keyboard.down("r")
+    page.keyboard.up("r")
     assert page.evaluate("() => live.sent.map(({ type }) => type)") == ["run"]
 
 
