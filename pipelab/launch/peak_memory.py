@@ -1,5 +1,6 @@
 """How much memory a rank holds, and the most it held since the last look."""
 
+import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,12 @@ def peak_bytes(device: torch.device, idle_bytes: int) -> int:
 def held_bytes() -> int:
     """Memory this process holds now, without the files of its program, which are loaded as it goes."""
     return _status("VmRSS") - _status("RssFile") if _STATUS.exists() else _highest_bytes()
+
+
+def give_back() -> None:
+    """Return to the system what was freed and is kept for the next request of the same size."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _highest_bytes() -> int:

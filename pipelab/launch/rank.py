@@ -55,10 +55,13 @@ class Rank:
     def _watch(self, sentinel: int) -> None:
         """End this process with its owner, even in the middle of an op; say meanwhile how much it computes."""
         while not select.select([sentinel], [], [], _WATCH_S)[0]:
-            stage = self._stage
-            if stage is not None:
-                stage.counters.publish_cpu(stage.rank)
+            self._publish()
         os._exit(1)
+
+    def _publish(self) -> None:
+        stage = self._stage  # no longer than this: memory of a stage that was let go is given back at once
+        if stage is not None:
+            stage.counters.publish_cpu(stage.rank)
 
     def _answer(self, message: Load | Step, descriptors: Sequence[int]) -> Reply:
         try:
@@ -76,6 +79,7 @@ class Rank:
     def _load(self, load: Load, descriptors: Sequence[int]) -> Reply:
         assert self._loader is not None, "the weights come first"
         self._stage = None
+        peak_memory.give_back()
         self._stage = self._loader.load(load, descriptors)
         return Loaded()
 
