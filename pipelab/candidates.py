@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal, get_args
 
+from pipelab.arguments import one_of
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.units import plural
@@ -34,9 +35,7 @@ def candidates(graph: Graph, granularity: Granularity, also: Iterable[int] = ())
         >>> candidates(pipelab.trace(model, torch.zeros(6, 4)).graph, "block")
         (0, 1, 2, 3)
     """
-    if granularity not in get_args(Granularity):
-        known = ", ".join(map(repr, get_args(Granularity)))
-        raise SplitError(f"granularity must be one of {known}; it is {granularity!r}.")
+    one_of(granularity, get_args(Granularity), "granularity", error=SplitError)
     found = {*graph.legal} if granularity == "op" else {*graph.legal} & _between(graph, granularity)
     return (0, *sorted({*found, *also}), len(graph.ops))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils import _pytree as pytree
 
+from pipelab.arguments import shown
 from pipelab.errors import InputError, TraceError
 
 # torch specialises a dimension of size 1, so a batch of one row is traced as two.
@@ -43,8 +44,16 @@ def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
     Raises:
         InputError: `forward` does not take these arguments.
+        TraceError: It is no module of Python's own.
     """
-    signature = inspect.signature(model.forward)
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"trace takes a torch.nn.Module; it is a {type(model).__name__}: {shown(model)}.")
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError as error:
+        raise TraceError(
+            f"{type(model).__name__} was compiled by TorchScript: trace the model it was made of."
+        ) from error
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -73,6 +82,9 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
         TraceError: No argument is such a tensor.
     """
     for leaf in leaves:
+        if isinstance(leaf, Tensor) and (reason := unlike_dense(leaf)):
+            raise TraceError(f"An input {reason}")
+    for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.ndim:
             if leaf.shape[0] == 0:
                 raise TraceError("The batch is empty: pass at least one row.")
@@ -82,6 +94,17 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
         f" (a {' and a '.join(sorted(others))} must be registered: torch.export.register_dataclass)" if others else ""
     )
     raise TraceError(f"No input is a tensor with a batch dimension{unknown}: pass the inputs the model is called with.")
+
+
+def unlike_dense(tensor: Tensor) -> str:
+    """Why a tensor is not simply numbers in rows, and what to do, as the end of a sentence; empty if it is."""
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return f"is laid out as {tensor.layout}: pass a dense tensor, as `to_dense` makes it."
+    if tensor.is_quantized:
+        return "is quantised: pass what `dequantize` makes of it."
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return f"is a {type(tensor).__name__}, which holds its numbers in a way of its own: pass a plain tensor."
+    return ""
 
 
 def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:

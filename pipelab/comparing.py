@@ -1,11 +1,12 @@
 """Makes a Comparison: the plans to compare, and what each costs on the same hardware."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from pipelab.arguments import shown, whole
 from pipelab.comparison import Comparison, Objective
 from pipelab.contenders import Contender
-from pipelab.costs import Costs, default_microbatches, rows_of
+from pipelab.costs import Costs, check_microbatches, default_microbatches, rows_of
 from pipelab.errors import InputError, SplitError
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_costs
@@ -13,11 +14,12 @@ from pipelab.names import printable
 from pipelab.plan import Plan, check_plan
 from pipelab.planner import Regret, optimal, regret
 from pipelab.policies import equal_size, threshold
-from pipelab.problem import MemoryLimit
+from pipelab.problem import MOST_STAGES, MemoryLimit
 from pipelab.report import Report
 from pipelab.simulator import simulate
 from pipelab.units import plural
 
+_MOST_BYTES = 1e18  # what stands for no limit
 _SUCH_AS = 'as in compare({"mine": plan, "other": plan2})'
 
 
@@ -44,6 +46,8 @@ def side_by_side(
     """
     if not isinstance(plans, Mapping | Sequence):
         raise SplitError(f"A {type(plans).__name__} is no plan: pass plans by name, {_SUCH_AS}.")
+    if isinstance(plans, Mapping) and (wrong := [name for name in plans if not isinstance(name, str)]):
+        raise SplitError(f"Plans are compared by name, {_SUCH_AS}; {shown(wrong[0])} is no name.")
     given = {printable(name): item for name, item in plans.items()} if isinstance(plans, Mapping) else _named(plans)
     reports = {name: item for name, item in given.items() if isinstance(item, Report)}
     of_one = _of_one_model({name: item.plan if isinstance(item, Report) else item for name, item in given.items()})
@@ -54,6 +58,8 @@ def side_by_side(
     if num_microbatches is None:
         ran = {report.timeline.num_microbatches for report in reports.values()}
         num_microbatches = ran.pop() if len(ran) == 1 else default_microbatches(graph.batch_size, most)
+    else:
+        num_microbatches = check_microbatches(graph.batch_size, num_microbatches)
     devices, rows = devices_of(hardware, graph, most), rows_of(graph.batch_size, num_microbatches)
     yardstick = _Yardstick(graph, hardware, num_microbatches, memory_limit_bytes)
     return Comparison(
@@ -77,6 +83,7 @@ def policies_of(
     memory_limit_bytes: MemoryLimit = None,
 ) -> tuple[dict[str, Plan], dict[str, str]]:
     """PiPPy's two policies and the optimum: the plans they make, and the reasons of those that make none."""
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
     devices_of(hardware, graph, num_stages)  # what is unknown is an error, not a refusal
     if num_microbatches is None:  # the optimum is held to what `side_by_side` measures it with
         num_microbatches = default_microbatches(graph.batch_size, num_stages)
@@ -157,8 +164,8 @@ class _Yardstick:
     def _capacity_bytes(self, devices: Sequence[Device]) -> tuple[int, ...]:
         if self.limit is None:
             return tuple(int(device.memory_bytes) for device in devices)
-        limits = self.limit if isinstance(self.limit, Sequence) else (self.limit,) * len(devices)
-        return tuple(int(limit) for limit in limits)
+        limits = self.limit if isinstance(self.limit, Iterable) else (self.limit,) * len(devices)
+        return tuple(int(min(limit, _MOST_BYTES)) for limit in limits)
 
 
 def _places(costs: Costs) -> tuple[float, ...]:

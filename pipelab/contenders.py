@@ -79,7 +79,7 @@ class Contender:
     @property
     def fullest(self) -> int:
         """The stage whose memory is fullest for its device."""
-        shares = [used / held for used, held in zip(self.memory_bytes, self.capacity_bytes, strict=True)]
+        shares = [used / max(held, 1) for used, held in zip(self.memory_bytes, self.capacity_bytes, strict=True)]
         return shares.index(max(shares))
 
     @property

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 
 import numpy as np
 
+from pipelab.arguments import shown, whole
 from pipelab.errors import InputError
 from pipelab.graph import Graph, IntArray
 from pipelab.hardware import Device, FloatArray
@@ -106,15 +106,19 @@ def stash_bytes(graph: Graph, rows: int) -> list[int]:
     return [graph.value_bytes(index, rows) if op.storage == index else 0 for index, op in enumerate(graph.ops)]
 
 
-def check_microbatches(batch_size: int, num_microbatches: int) -> None:
-    """Raise an `InputError` unless the batch can be split into so many micro-batches."""
-    if not isinstance(num_microbatches, Integral):
-        raise InputError(f"num_microbatches must be a whole number; it is {num_microbatches!r}.")
-    if not 1 <= num_microbatches <= batch_size:
+def check_microbatches(batch_size: int, num_microbatches: int) -> int:
+    """The number of micro-batches, if the batch can be split into so many.
+
+    Raises:
+        InputError: It cannot.
+    """
+    found = whole(num_microbatches, "num_microbatches")
+    if found > batch_size:
         raise InputError(
-            f"A batch of {plural(batch_size, 'row')} cannot be split into {plural(num_microbatches, 'micro-batch')}: "
-            f"choose 1 to {batch_size}."
+            f"A batch of {plural(batch_size, 'row')} cannot be split into {shown(found)} micro-batches: choose 1 to "
+            f"{batch_size}."
         )
+    return found
 
 
 def default_microbatches(batch_size: int, num_stages: int) -> int:

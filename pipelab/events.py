@@ -6,10 +6,12 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
+from pipelab.files import damaged, decode
 from pipelab.units import plural
 
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
 COMPUTE: frozenset[str] = frozenset({"F", "B", "I", "W"})
+_MOST = 1_000_000  # ranks, stages or micro-batches that anybody simulates
 _BY_START = attrgetter("start_s", "rank", "end_s")
 
 
@@ -179,11 +181,38 @@ class Timeline:
         return chrome_trace(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Timeline":
-        """The timeline that `to_json` described."""
-        events = tuple(Event(**event) for event in data["events"])
-        memory = {name: tuple(data.get(name, ())) for name in ("rank_bytes", "microbatch_bytes")}
-        return cls(**{**data, **memory, "events": events})
+    def from_json(cls, data: Any, *, source: str = "the timeline", path: str = "") -> "Timeline":
+        """The timeline that `to_json` described.
+
+        Args:
+            data: What `to_json` gave.
+            source: What an error names: the file.
+            path: Where in it the timeline is.
+
+        Raises:
+            PipelabError: It is no timeline, or one that cannot be.
+        """
+        timeline: Timeline = decode(cls, data, source, path)
+        if problem := _problem_of(timeline):
+            raise damaged(source, problem)
+        return timeline
+
+
+def _problem_of(timeline: Timeline) -> str:
+    """What contradicts itself in a timeline, in words; empty if nothing does."""
+    counts = (timeline.num_ranks, timeline.num_stages, timeline.num_microbatches)
+    if not all(1 <= count <= _MOST for count in counts):
+        return f"its ranks, stages and micro-batches are {counts}"
+    for index, event in enumerate(timeline.events):
+        if not all(0 <= at < count for at, count in zip(event[:3], counts, strict=True)):
+            return f"event {index} is of rank {event.rank}, stage {event.stage}, micro-batch {event.microbatch}"
+        if event.end_s < event.start_s or event.num_bytes < 0:
+            return f"event {index} ends before it starts, or moves less than nothing"
+    if len(timeline.rank_bytes) not in (0, timeline.num_ranks):
+        return "its rank_bytes are not one per rank"
+    if len(timeline.microbatch_bytes) != (timeline.num_stages if timeline.rank_bytes else 0):
+        return "its microbatch_bytes are not one per stage"
+    return ""
 
 
 def ordered(events: Iterable[Event]) -> tuple[Event, ...]:

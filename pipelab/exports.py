@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from itertools import groupby
 
+from pipelab.arguments import shown
 from pipelab.errors import SplitError
 from pipelab.plan import Plan
 from pipelab.split_points import name_of
@@ -37,8 +38,10 @@ def export(plan: Plan, system: str) -> str | dict[str, int]:
         >>> plan.export("device_map")
         {'0': 0, '1': 1, '2': 1, '3': 2, '4': 2, '5': 2}
     """
-    if system not in _SYSTEMS:
-        raise SplitError(f"A plan can be exported for {', '.join(map(repr, _SYSTEMS))}; {system!r} is none of them.")
+    if not isinstance(system, str) or system not in _SYSTEMS:
+        raise SplitError(
+            f"A plan can be exported for {', '.join(map(repr, _SYSTEMS))}; {shown(system)} is none of them."
+        )
     return _SYSTEMS[system](plan.without_empty_stage())
 
 

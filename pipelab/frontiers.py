@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from pipelab.arguments import listed, shown, whole
 from pipelab.candidates import Granularity
 from pipelab.chain import Chain
 from pipelab.errors import SplitError
@@ -11,7 +12,7 @@ from pipelab.hardware import HardwareLike, describe, devices_of
 from pipelab.minmax import is_kept, minimise, reachable, split_within
 from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.polishing import polish
-from pipelab.problem import MemoryLimit, Problem, check_num_stages, pose
+from pipelab.problem import MOST_STAGES, MemoryLimit, Problem, pose
 from pipelab.refusals import refusal
 from pipelab.table import format_table
 from pipelab.units import format_bytes, format_seconds, plural
@@ -118,11 +119,11 @@ def frontier(
 
 
 def _numbers(num_stages: Iterable[int]) -> list[int]:
-    if not isinstance(num_stages, Iterable) or not (numbers := list(num_stages)):
-        raise SplitError(f"frontier takes several numbers of stages, as in num_stages=(2, 4); it is {num_stages!r}.")
-    for number in numbers:
-        check_num_stages(number)
-    return sorted(set(numbers))
+    if not isinstance(num_stages, Iterable) or not (numbers := listed(num_stages, "num_stages", error=SplitError)):
+        raise SplitError(
+            f"frontier takes several numbers of stages, as in num_stages=(2, 4); it is {shown(num_stages)}."
+        )
+    return sorted({whole(number, "num_stages", most=MOST_STAGES, error=SplitError) for number in numbers})
 
 
 def _points(problem: Problem) -> list[FrontierPoint]:

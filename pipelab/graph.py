@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelab.elements import Block, CutPoint, Level, ModuleCall, Op, TensorInfo, Weight
+from pipelab.files import damaged, decode
 from pipelab.names import printable
 from pipelab.units import format_bytes, plural
 
@@ -349,26 +350,23 @@ class Graph:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Graph":
-        """The graph that `to_json` described."""
-        return cls(
-            model=data["model"],
-            batch_size=data["batch_size"],
-            inputs=tuple(_tensor(item) for item in data["inputs"]),
-            ops=tuple(
-                Op(**{**item, "args": tuple(item["args"]), "weights": tuple(item["weights"]), "output": output})
-                for item in data["ops"]
-                for output in [_tensor(item["output"]) if item["output"] else None]
-            ),
-            outputs=tuple(data["outputs"]),
-            weights=tuple(Weight(**{**item, "shape": tuple(item["shape"])}) for item in data["weights"]),
-            modules=tuple(ModuleCall(**item) for item in data["modules"]),
-            blocks=tuple(Block(**item) for item in data["blocks"]),
-            prefix=data["prefix"],
-            legal=tuple(data["legal"]),
-            marks=tuple(data["marks"]),
-            caches=tuple(data["caches"]),
-        )
+    def from_json(cls, data: Any, *, source: str = "the graph", path: str = "") -> "Graph":
+        """The graph that `to_json` described.
+
+        Args:
+            data: What `to_json` gave.
+            source: What an error names: the file.
+            path: Where in it the graph is.
+
+        Raises:
+            PipelabError: It is no graph, or one that cannot be.
+        """
+        from pipelab.graph_checks import problem_of  # it takes graphs
+
+        graph: Graph = decode(cls, data, source, path)
+        if problem := problem_of(graph):
+            raise damaged(source, problem)
+        return graph
 
     def summary(self) -> str:
         """Parameters, batch, blocks and split points in one line."""
@@ -381,10 +379,6 @@ class Graph:
             f"{self.model}  {self.num_params:,} parameters ({format_bytes(self.param_bytes)})  {shape}  "
             f"{plural(named, 'block')}  {plural(len(self.legal), 'split point')}, {between} between blocks"
         )
-
-
-def _tensor(data: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(**{**data, "shape": tuple(data["shape"])})
 
 
 def _grouped(pairs: Iterator[tuple[int, ModuleCall]]) -> dict[int, tuple[ModuleCall, ...]]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from pipelab.arguments import flag, number, shown
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.units import plural
@@ -23,6 +24,20 @@ _LOOKUPS = frozenset({"embedding", "index_select", "gather", "index", "embedding
 _WRITES_BY_INDEX = frozenset({"index_copy_", "index_put_", "scatter_", "copy_"})
 _COPIES = frozenset({"reshape", "clone", "contiguous"})
 _LISTS_OF_VIEWS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "getitem"})
+
+
+# Within these, no sum of seconds overflows, and every figure can be written into a file and drawn.
+_MOST_RATE, _MOST_BYTES, _MOST_S = 1e30, 1e18, 1e6
+_LIMITS = {
+    "memory_bytes": (1, _MOST_BYTES),
+    "memory_bytes_per_s": (1, _MOST_RATE),
+    "link_bytes_per_s": (1, _MOST_RATE),
+    "link_latency_s": (0, _MOST_S),
+    "op_s": (0, _MOST_S),
+    "flops_efficiency": (1e-6, 1),
+    "memory_efficiency": (1e-6, 1),
+    "reserve_bytes": (0, _MOST_BYTES),
+}
 
 
 @dataclass(frozen=True)
@@ -70,14 +85,25 @@ class Hardware:
     source: str = ""
 
     def __post_init__(self) -> None:
-        rates = (self.memory_bytes_per_s, self.link_bytes_per_s, self.flops_efficiency, self.memory_efficiency)
-        if not all(rate > 0 for rate in (self.memory_bytes, *rates, *self.flops_per_s.values())):
-            raise InputError(f"Memory, rates and efficiencies of {self.name!r} must be above 0; they are {self}.")
-        if not all(fixed >= 0 for fixed in (self.link_latency_s, self.op_s, self.reserve_bytes)):
-            raise InputError(f"Latency, op_s and reserve_bytes of {self.name!r} must be 0 or more; they are {self}.")
-        if "float32" not in self.flops_per_s:
-            known = ", ".join(self.flops_per_s) or "nothing"
-            raise InputError(f"flops_per_s of {self.name!r} needs an entry for 'float32'; it has {known}.")
+        if not isinstance(self.name, str) or not isinstance(self.source, str):
+            raise InputError(f"name and source are texts; they are {shown(self.name)} and {shown(self.source)}.")
+        for field_name, (least, most) in _LIMITS.items():
+            value = number(getattr(self, field_name), f"{field_name} of {shown(self.name)}", least=least, most=most)
+            object.__setattr__(self, field_name, value)
+        flag(self.overlap, f"overlap of {shown(self.name)}")
+        object.__setattr__(self, "flops_per_s", self._checked_rates())
+
+    def _checked_rates(self) -> dict[str, float]:
+        if not isinstance(self.flops_per_s, Mapping) or "float32" not in self.flops_per_s:
+            raise InputError(
+                f"flops_per_s of {shown(self.name)} needs an entry for 'float32', such as {{'float32': 1e12}}; it is "
+                f"{shown(self.flops_per_s)}."
+            )
+        rates = self.flops_per_s.items()
+        return {
+            dtype: number(rate, f"flops_per_s[{shown(dtype)}] of {shown(self.name)}", least=1, most=_MOST_RATE)
+            for dtype, rate in rates
+        }
 
     @property
     def parallel(self) -> None:
@@ -250,8 +276,8 @@ def _device(given: Any) -> Device:
     if isinstance(given, str) and given in PRESETS:
         return PRESETS[given]
     raise InputError(
-        f"hardware={given!r} is not known. It is one of: {', '.join(map(repr, PRESETS))}; or a pipelab.Hardware(...); "
-        "or what pipelab.measure(traced) returned."
+        f"hardware={shown(given)} is not known. It is one of: {', '.join(map(repr, PRESETS))}; or a "
+        "pipelab.Hardware(...); or what pipelab.measure(traced) returned."
     )
 
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Real
 
 import numpy as np
 
+from pipelab.arguments import as_float, listed, whole
 from pipelab.candidates import Granularity, candidates
 from pipelab.errors import SplitError
 from pipelab.graph import Graph, IntArray
@@ -16,7 +16,7 @@ from pipelab.minmax import minimise
 from pipelab.plan import HasGraph, Plan, graph_of
 from pipelab.planner import TIME_TOLERANCE
 from pipelab.polishing import even
-from pipelab.problem import MemoryLimit, Problem, check_num_stages, pose
+from pipelab.problem import MOST_STAGES, MemoryLimit, Problem, pose
 from pipelab.refusals import refusal
 from pipelab.split_points import name_of
 from pipelab.windows import FloatArray
@@ -57,7 +57,8 @@ def optimal_mix(
         >>> pipelab.optimal_mix([(one, 100), (many, 1)], num_stages=3, hardware="t4-16gb").cuts
         (2, 4)
     """
-    check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
+    workloads = listed(workloads, "workloads", error=SplitError)
     pairs = [item for item in workloads if isinstance(item, tuple | list) and len(item) == 2]
     if not workloads or len(pairs) < len(workloads) or not all(_is_weight(weight) for _, weight in pairs):
         raise SplitError(
@@ -82,14 +83,15 @@ def optimal_mix(
     for problem in problems:
         if minimise(problem.chain) is None:
             raise SplitError(f"optimal_mix cannot make {num_stages} stages: {refusal(problem)}")
-    weights = [weight for _, weight in workloads]
+    weights = [float(weight) for _, weight in workloads]
     cuts = _best(problems, weights)
     mix = " : ".join(f"{weight:g}" for weight in weights)
     return problems[0].plan(cuts, f"optimal_mix by {problems[0].basis} ({mix})")
 
 
-def _is_weight(weight: float) -> bool:
-    return isinstance(weight, Real) and 0 < weight < math.inf
+def _is_weight(weight: object) -> bool:
+    found = as_float(weight)
+    return found is not None and 0 < found < math.inf
 
 
 def _best(problems: Sequence[Problem], weights: Sequence[float]) -> tuple[int, ...]:

@@ -7,12 +7,13 @@ says otherwise. None of it is the tools' own code; each plan's `policy` names wh
 from collections.abc import Sequence
 from itertools import accumulate
 
+from pipelab.arguments import whole
 from pipelab.device_maps import automatic_map, device_of
 from pipelab.errors import SplitError
 from pipelab.graph import Block, Graph
 from pipelab.partitions import block_partition, even_counts, smallest_maximum, smallest_spread
 from pipelab.plan import HasGraph, Plan, graph_of
-from pipelab.problem import check_num_stages
+from pipelab.problem import MOST_STAGES
 from pipelab.units import plural
 
 __all__ = ["accelerate_auto", "balanced_bytes", "deepspeed", "torchgpipe", "torchtitan", "vllm"]
@@ -182,7 +183,7 @@ def accelerate_auto(traced: HasGraph | Graph, *, num_stages: int) -> Plan:
         ([2, 3, 3], 'accelerate_auto (accelerate, device_map="auto", uses 3 of 4)')
     """
     graph = graph_of(traced)
-    check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
     placed = automatic_map(graph, num_stages)
     cuts: list[int] = []
     device = 0
@@ -220,7 +221,7 @@ def _num_params(graph: Graph, start: int, stop: int) -> int:
 
 
 def _check(graph: Graph, policy: str, num_stages: int, most: int, noun: str) -> None:
-    check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
     if num_stages > max(most, 1):
         raise SplitError(
             f"{policy} cannot make {num_stages} stages of {graph.model}: it shares out {plural(most, noun)}. The "

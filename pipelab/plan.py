@@ -9,10 +9,13 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelab.arguments import listed, shown
 from pipelab.costs import Costs
 from pipelab.errors import SplitError
+from pipelab.files import check_header, read_json, write_json
 from pipelab.graph import Graph, TensorInfo
 from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_costs
+from pipelab.names import printable
 from pipelab.split_points import check_legal, name_of, resolve
 from pipelab.table import format_table
 from pipelab.units import format_bytes, format_count, format_seconds, plural
@@ -148,12 +151,18 @@ class Plan:
     hardware: HardwareLike = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for cut in self.cuts:
-            if not isinstance(cut, Integral):
-                raise SplitError(f"A cut is the position of an op, a whole number; it is {cut!r}.")
-        object.__setattr__(self, "cuts", tuple(int(cut) for cut in self.cuts))
+        if not isinstance(self.graph, Graph):
+            raise SplitError(f"A plan cuts a graph; this is a {type(self.graph).__name__}. Pass traced.graph.")
+        if not isinstance(self.policy, str):
+            raise SplitError(f"The policy of a plan is a text; it is {shown(self.policy)}.")
+        object.__setattr__(self, "policy", printable(self.policy))
+        cuts = listed(self.cuts, "cuts", error=SplitError)
+        for cut in cuts:
+            if not isinstance(cut, Integral) or isinstance(cut, bool):
+                raise SplitError(f"A cut is the position of an op, a whole number; it is {shown(cut)}.")
+        object.__setattr__(self, "cuts", tuple(int(cut) for cut in cuts))
         if any(a >= b for a, b in pairwise(self.cuts)):
-            raise SplitError(f"The cuts must ascend without repetition, so that no stage is empty: {self.cuts}.")
+            raise SplitError(f"The cuts must ascend without repetition, so that no stage is empty: {shown(self.cuts)}.")
         inner = self.cuts[:-1] if self.has_empty_stage else self.cuts
         for cut in inner:
             check_legal(self.graph, cut)
@@ -209,7 +218,7 @@ class Plan:
         Raises:
             SplitError: A cut is not legal.
         """
-        return Plan(self.graph, tuple(cuts), "by hand", self.hardware)
+        return Plan(self.graph, listed(cuts, "cuts", error=SplitError), "by hand", self.hardware)
 
     def with_hardware(self, hardware: HardwareLike) -> "Plan":
         """The same cuts on other hardware: what the stages' times rest on.
@@ -253,7 +262,7 @@ class Plan:
 
         An empty last stage is not written.
         """
-        Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        write_json(path, json.dumps(self.to_json(), indent=2) + "\n", "plan")
 
     @classmethod
     def load(cls, path: str | Path, traced: "HasGraph | Graph") -> "Plan":
@@ -266,33 +275,27 @@ class Plan:
         Raises:
             SplitError: The file is not a plan, or is of another model, or a cut has no place in this one.
         """
-        try:
-            data = json.loads(Path(path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SplitError(f"{path} is not a plan: it is not JSON ({error}).") from error
-        except OSError as error:
-            raise SplitError(f"There is no plan to read at {path}: {error.strerror}.") from error
-        return cls.from_json(data, traced, source=str(path))
+        return cls.from_json(read_json(path, "plan", error=SplitError), traced, source=str(path))
 
     @classmethod
     def from_json(cls, data: Any, traced: "HasGraph | Graph", *, source: str = "the plan") -> "Plan":
         """The plan that `to_json` described, on a trace of the same model."""
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise SplitError(f"{source} is not a plan: its format is not {FORMAT!r}.")
-        if data.get("version") != VERSION:
-            raise SplitError(
-                f"{source} is a plan of version {data.get('version')!r}; this pipelab reads version {VERSION}."
-            )
-        names, policy = data.get("split_points"), data.get("policy", "split_at")
+        data = check_header(data, FORMAT, VERSION, "plan", source, error=SplitError)
+        names, policy, model = data.get("split_points"), data.get("policy", "split_at"), data.get("model")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SplitError(f"{source} is not a plan: its split_points are not a list of names.")
+        if not isinstance(policy, str):
+            raise SplitError(f"{source} is not a plan: its policy is not a text.")
         graph = graph_of(traced)
-        if data.get("model") != graph.model:
+        if not isinstance(model, str) or model != graph.model:
             raise SplitError(
-                f"{source} is a plan of {data.get('model')}, and this is a trace of {graph.model}. To try its cuts "
-                f"here, use split_at(traced, {names})."
+                f"{source} is a plan of {model[:80] if isinstance(model, str) else shown(model)}, and this is a "
+                f"trace of {graph.model}. To try its cuts here, use split_at(traced, {names})."
             )
-        return cls(graph, tuple(resolve(graph, name) for name in names), str(policy))
+        try:
+            return cls(graph, tuple(resolve(graph, name) for name in names), policy)
+        except SplitError as error:
+            raise SplitError(f"{source} does not fit this trace: {error}") from error
 
     def __repr__(self) -> str:
         columns: dict[str, list[str]] = {

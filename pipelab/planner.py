@@ -12,7 +12,7 @@ from pipelab.hardware import HardwareLike, has_costs
 from pipelab.minmax import Optimum, minimise
 from pipelab.plan import HasGraph, Plan, as_run, graph_of
 from pipelab.polishing import polish
-from pipelab.problem import MemoryLimit, Objective, Problem, check_num_stages, pose
+from pipelab.problem import MemoryLimit, Objective, Problem, pose
 from pipelab.refusals import refusal
 from pipelab.table import wrap
 from pipelab.units import format_bytes
@@ -64,7 +64,6 @@ def optimal(
         [2, 2, 3, 3]
     """
     graph = graph_of(traced)
-    check_num_stages(num_stages)
     problem = pose(
         graph,
         num_stages=num_stages,
@@ -210,7 +209,7 @@ def problem_of(
     return pose(
         plan.graph,
         num_stages=plan.num_stages,
-        objective=objective or ("time" if timed else "params"),
+        objective=objective if objective is not None else ("time" if timed else "params"),
         granularity=granularity,
         hardware=hardware,
         memory_limit_bytes=memory_limit_bytes,

@@ -5,8 +5,9 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from numbers import Integral, Real
+from numbers import Integral
 
+from pipelab.arguments import as_float, listed, shown, whole
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.greedy import Charges, charges_of, greedy_cuts, smallest_budget, to_legal
@@ -35,7 +36,7 @@ def equal_size(traced: HasGraph | Graph, *, num_stages: int) -> Plan:
         [2, 2, 2, 4]
     """
     graph = graph_of(traced)
-    _check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", error=SplitError)
     charges = charges_of(graph)
     cuts = greedy_cuts(charges, _equal_budget(graph, num_stages))
     if len(cuts) < num_stages - 1:
@@ -70,13 +71,12 @@ def threshold(traced: HasGraph | Graph, *, max_params: float | None = None, num_
         raise SplitError("threshold takes either max_params (elements per stage) or num_stages; pass one of them.")
     charges = charges_of(graph)
     if num_stages is not None:
-        _check_num_stages(num_stages)
-        budget = smallest_budget(charges, num_stages)
+        budget = smallest_budget(charges, whole(num_stages, "num_stages", error=SplitError))
     else:
-        assert max_params is not None
-        if not isinstance(max_params, Real) or not 0 <= max_params < float("inf"):
-            raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {max_params!r}.")
-        budget = int(max_params)
+        elements = as_float(max_params)
+        if elements is None or not 0 <= elements < float("inf"):
+            raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {shown(max_params)}.")
+        budget = int(elements)
     cuts = to_legal(graph, charges, greedy_cuts(charges, budget))
     return Plan(graph, cuts, f"threshold (PiPPy, greedy, {budget:,} elements per stage)")
 
@@ -100,15 +100,15 @@ def uniform(traced: HasGraph | Graph, *, num_stages: int) -> Plan:
         [('0', '1', '2'), ('3', '4')]
     """
     graph = graph_of(traced)
-    _check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", error=SplitError)
     starts = [block.start for block in graph.blocks if block.path]
     # A block that cannot be cut off from the one before it (they share memory) counts as part of that one.
     starts = [start for index, start in enumerate(starts) if index == 0 or start in graph.cut_point_at]
     most = max(len(starts), 1)
     if num_stages > most:
         raise SplitError(
-            f"uniform cannot make {num_stages} stages of {graph.model}: it has {plural(len(starts), 'block')} to "
-            f"share out. The largest number of stages that works is {most}; equal_size, threshold and split_at can "
+            f"uniform cannot make {shown(num_stages)} stages of {graph.model}: it has {plural(len(starts), 'block')} "
+            f"to share out. The largest number of stages that works is {most}; equal_size, threshold and split_at can "
             "cut inside a block."
         )
     share, rest = divmod(len(starts), num_stages)
@@ -145,37 +145,39 @@ def split_at(traced: HasGraph | Graph, points: Iterable[str | int] | Mapping[str
             )
         return Plan(graph, graph.marks, "split_at pipe_split()")
     if isinstance(points, str):
-        raise SplitError(f"split_at takes a list of places: split_at(traced, [{points!r}]).")
-    named = points.items() if isinstance(points, Mapping) else ((point, SplitPoint.BEGINNING) for point in points)
+        raise SplitError(f"split_at takes a list of places: split_at(traced, [{shown(points)}]).")
+    named = _named(points)
     places: dict[int, str | int] = {}
     for point, end in named:
         position = _position(graph, point, end)
         if position in places:
-            raise SplitError(f"{places[position]!r} and {point!r} are the same cut, {graph.label_at(position)}.")
+            raise SplitError(
+                f"{shown(places[position])} and {shown(point)} are the same cut, {graph.label_at(position)}."
+            )
         places[position] = point
     return Plan(graph, tuple(sorted(places)), "split_at")
 
 
+def _named(points: Iterable[str | int] | Mapping[str, SplitPoint]) -> list[tuple[str | int, SplitPoint]]:
+    """Places, each with the end of the module that is meant."""
+    if isinstance(points, Mapping):
+        return list(points.items())
+    return [(point, SplitPoint.BEGINNING) for point in listed(points, "What split_at takes", error=SplitError)]
+
+
 def _position(graph: Graph, point: str | int, end: SplitPoint) -> int:
     if not isinstance(end, SplitPoint):
-        raise SplitError(f"{point!r} must be cut at SplitPoint.BEGINNING or SplitPoint.END, not {end!r}.")
+        raise SplitError(f"{shown(point)} must be cut at SplitPoint.BEGINNING or SplitPoint.END, not {shown(end)}.")
     if isinstance(point, str):
         return resolve(graph, point, end)
-    if not isinstance(point, Integral):
-        raise SplitError(f"A place to cut is a name or the position of an op; it is {point!r}.")
+    if not isinstance(point, Integral) or isinstance(point, bool):
+        raise SplitError(f"A place to cut is a name or the position of an op; it is {shown(point)}.")
     check_legal(graph, int(point))
     return int(point)
 
 
 def _example(graph: Graph) -> str:
     return next((block.path for block in graph.blocks if block.path and block.start in graph.cut_point_at), "layers.1")
-
-
-def _check_num_stages(num_stages: int) -> None:
-    if not isinstance(num_stages, Integral) or isinstance(num_stages, bool):
-        raise SplitError(f"num_stages must be a whole number; it is {num_stages!r}.")
-    if num_stages < 1:
-        raise SplitError(f"num_stages must be 1 or more; it is {num_stages}.")
 
 
 def _equal_budget(graph: Graph, num_stages: int) -> int:
@@ -188,8 +190,8 @@ def _refusal(graph: Graph, charges: Charges, num_stages: int, made: int) -> str:
     most = min(num_stages - 1, len(charges) + 1)  # no op that weighs something is cut twice
     works = next(n for n in range(most, 0, -1) if len(greedy_cuts(charges, _equal_budget(graph, n))) >= n - 1)
     return (
-        f"equal_size cannot make {num_stages} stages of {graph.model}: {_reason(graph, charges, budget)} "
-        f"The greedy pass makes {plural(made, 'stage')}. The largest number of stages below {num_stages} that "
+        f"equal_size cannot make {shown(num_stages)} stages of {graph.model}: {_reason(graph, charges, budget)} "
+        f"The greedy pass makes {plural(made, 'stage')}. The largest number of stages below {shown(num_stages)} that "
         f"works is {works}."
     )
 

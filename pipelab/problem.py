@@ -1,14 +1,14 @@
 """A question to the planner as arrays: which cuts, what a stage costs, and what it may hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from pipelab.arguments import as_float, listed, one_of, shown, whole
 from pipelab.candidates import Granularity, candidates
 from pipelab.chain import Chain, StageCosts
 from pipelab.costs import Costs, check_microbatches, rows_of
@@ -23,7 +23,7 @@ from pipelab.windows import Window
 Objective = Literal["params", "flops", "time", "memory"]
 MemoryLimit = float | Sequence[float] | None
 
-_MOST_STAGES = 100_000  # a slip of the hand beyond; limits and devices are lists of as many
+MOST_STAGES = 100_000  # a slip of the hand beyond; limits and devices are lists of as many
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +154,9 @@ def pose(
         SplitError: The objective or granularity is unknown, or there are more pins than cuts.
         InputError: Hardware, limits or micro-batches do not fit.
     """
-    if objective not in get_args(Objective):
-        raise SplitError(f"objective must be one of {', '.join(map(repr, get_args(Objective)))}; it is {objective!r}.")
+    one_of(objective, get_args(Objective), "objective", error=SplitError)
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
     held = tuple(sorted(set(split_at(graph, pins).cuts)))
-    if num_stages > _MOST_STAGES:
-        raise SplitError(f"{num_stages:,} stages are too many; {graph.model} has {plural(len(graph.ops), 'operator')}.")
     if len(held) > num_stages - 1:
         raise SplitError(
             f"{plural(len(held), 'pinned cut')} need at least {plural(len(held) + 1, 'stage')}; num_stages is "
@@ -183,17 +181,10 @@ def pose(
     )  # fmt: skip
 
 
-def check_num_stages(num_stages: int) -> None:
-    """Raise a `SplitError` unless this is a number of stages."""
-    if not isinstance(num_stages, Integral) or isinstance(num_stages, bool) or num_stages < 1:
-        raise SplitError(f"num_stages must be a whole number, 1 or more; it is {num_stages!r}.")
-
-
 def _rows(graph: Graph, num_microbatches: int | None) -> int:
     if num_microbatches is None:
         return graph.batch_size
-    check_microbatches(graph.batch_size, num_microbatches)
-    return rows_of(graph.batch_size, num_microbatches)
+    return rows_of(graph.batch_size, check_microbatches(graph.batch_size, num_microbatches))
 
 
 def _limits(given: MemoryLimit, devices: Sequence[Device], num_stages: int) -> tuple[tuple[float, ...], str]:
@@ -202,18 +193,31 @@ def _limits(given: MemoryLimit, devices: Sequence[Device], num_stages: int) -> t
         limits = tuple(float(device.memory_bytes) for device in devices) or (float("inf"),) * num_stages
         names = " and ".join(dict.fromkeys(device.name for device in devices))
         return limits, f"{_texts(limits)} of {names}" if devices else ""
-    if isinstance(given, str):
-        raise InputError(f"memory_limit_bytes is a number of bytes, such as 80e9, or one per stage; it is {given!r}.")
-    limits = (float(given),) * num_stages if isinstance(given, Real) else tuple(float(limit) for limit in given)  # type: ignore[union-attr]
+    limits = _limit_list(given, num_stages)
     if len(limits) != num_stages:
         raise InputError(
             f"memory_limit_bytes names {plural(len(limits), 'limit')} for {plural(num_stages, 'stage')}; name one per "
             "stage, or one for all."
         )
     if not all(limit >= 0 for limit in limits):  # nor is it NaN
-        raise InputError(f"memory_limit_bytes must be 0 or more; it is {given!r}.")
+        raise InputError(f"memory_limit_bytes must be 0 or more; it is {shown(given)}.")
     word = "limit" if len(set(limits)) == 1 else "limits"
     return limits, f"the {word} of {_texts(limits)}"
+
+
+def _limit_list(given: Any, num_stages: int) -> tuple[float, ...]:
+    """The limit of each stage, or those of a list."""
+    for_all = as_float(given)
+    if for_all is not None:
+        return (for_all,) * num_stages
+    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    limits = [as_float(limit) for limit in (listed(given, "memory_limit_bytes", most=MOST_STAGES) if is_list else ())]
+    found = tuple(limit for limit in limits if limit is not None)
+    if not is_list or len(found) < len(limits):
+        raise InputError(
+            f"memory_limit_bytes is a number of bytes, such as 80e9, or one per stage; it is {shown(given)}."
+        )
+    return found
 
 
 def _texts(limits: Sequence[float]) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipelab.errors import PipelabError
+from pipelab.errors import SplitError
 from pipelab.events import COMPUTE, Timeline
+from pipelab.files import check_header, damaged, decode, read_json, write_json
 from pipelab.graph import Graph
 from pipelab.plan import Plan, shorten
 from pipelab.table import format_table, wrap
@@ -168,7 +169,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, without the output."""
-        Path(path).write_text(json.dumps(self.to_json()))
+        write_json(path, json.dumps(self.to_json()), "report")
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":
@@ -177,23 +178,43 @@ class Report:
         Raises:
             PipelabError: The file is not a report of this version.
         """
+        return cls.from_json(read_json(path, "report"), source=str(path))
+
+    @classmethod
+    def from_json(cls, data: Any, *, source: str = "the report") -> "Report":
+        """The report that `to_json` described.
+
+        Args:
+            data: What `to_json` gave.
+            source: What an error names: the file.
+
+        Raises:
+            PipelabError: It is no report of this version, or one that cannot be.
+        """
+        rest = check_header(data, FORMAT, VERSION, "report", source)
+        del rest["format"], rest["version"]
+        graph = Graph.from_json(rest.pop("graph", None), source=source, path="graph")
+        cuts = decode(tuple[int, ...], rest.pop("cuts", None), source, "cuts")
+        policy = decode(str, rest.pop("policy", None), source, "policy")
+        timelines = {
+            name: None if found is None else Timeline.from_json(found, source=source, path=name)
+            for name, found in (("timeline", rest.pop("timeline", {})), ("predicted", rest.pop("predicted", None)))
+        }
         try:
-            data = json.loads(Path(path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PipelabError(f"{path} is not a report: it is not JSON ({error}).") from error
-        except OSError as error:
-            raise PipelabError(f"There is no report to read at {path}: {error.strerror}.") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PipelabError(f"{path} is not a report: its format is not {FORMAT!r}.")
-        if data.get("version") != VERSION:
-            raise PipelabError(f"{path} is a report of version {data.get('version')!r}; this one reads {VERSION}.")
-        return cls(
-            plan=Plan(Graph.from_json(data["graph"]), tuple(data["cuts"]), data["policy"]),
-            timeline=Timeline.from_json(data["timeline"]),
-            steps_s=tuple(data["steps_s"]),
-            batch_size=data["batch_size"],
-            baseline_s=data["baseline_s"],
-            peak_memory_bytes=tuple(data["peak_memory_bytes"]),
-            environment=data["environment"],
-            predicted=Timeline.from_json(data["predicted"]) if data["predicted"] else None,
-        )
+            plan = Plan(graph, cuts, policy)
+        except SplitError as error:
+            raise damaged(source, str(error)) from error
+        report: Report = decode(cls, rest, source, given={"plan": plan, "output": None, **timelines})
+        if problem := report._problem():
+            raise damaged(source, problem)
+        return report
+
+    def _problem(self) -> str:
+        """What contradicts itself, in words; empty if nothing does."""
+        counts = {self.timeline.num_ranks, self.timeline.num_stages, self.plan.num_stages, len(self.peak_memory_bytes)}
+        if len(counts) > 1:
+            return "its plan, timeline and peak_memory_bytes are of different numbers of stages"
+        seconds = self.steps_s if self.baseline_s is None else (*self.steps_s, self.baseline_s)
+        if not self.steps_s or min(seconds) <= 0 or self.batch_size < 1 or min(self.peak_memory_bytes) < 0:
+            return "a time or a size in it is not above 0"
+        return ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from pipelab.arguments import shown
 from pipelab.errors import InputError
 from pipelab.units import plural
 
@@ -126,7 +127,7 @@ def peaks_in_flight(orders: Sequence[Order]) -> tuple[int, ...]:
 
 def _check_counts(name: str, num_ranks: int, num_stages: int, num_microbatches: int) -> None:
     if name not in _GENERATORS:
-        raise InputError(f"There is no schedule {name!r}; there are {', '.join(map(repr, _GENERATORS))}.")
+        raise InputError(f"There is no schedule {shown(name)}; there are {', '.join(map(repr, _GENERATORS))}.")
     if min(num_ranks, num_stages, num_microbatches) < 1:
         raise InputError(
             f"A schedule needs at least one rank, one stage and one micro-batch; asked for {num_ranks}, {num_stages} "
@@ -134,7 +135,7 @@ def _check_counts(name: str, num_ranks: int, num_stages: int, num_microbatches: 
         )
     if num_stages % num_ranks:
         raise InputError(
-            f"{plural(num_stages, 'stage')} cannot be dealt evenly to {plural(num_ranks, 'rank')}: choose a number of "
+            f"{plural(num_stages, 'stage')} cannot be dealt evenly to {shown(num_ranks)} ranks: choose a number of "
             f"ranks that divides {num_stages}."
         )
     if num_stages > num_ranks and name != "interleaved_1f1b":

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelab.arguments import flag, shown, whole
 from pipelab.costs import Costs, check_microbatches, default_microbatches, microbatch_rows
+from pipelab.errors import InputError
 from pipelab.events import Timeline
 from pipelab.hardware import Device, FloatArray, HardwareLike, devices_of
 from pipelab.plan import Plan, as_run
@@ -57,10 +59,13 @@ def simulate(
     """
     plan = as_run(plan)
     num_stages, batch_size = plan.num_stages, plan.graph.batch_size
-    num_ranks = num_stages if num_ranks is None else num_ranks
+    num_ranks = num_stages if num_ranks is None else whole(num_ranks, "num_ranks")
     if num_microbatches is None:
         num_microbatches = default_microbatches(batch_size, num_stages)
-    check_microbatches(batch_size, num_microbatches)
+    num_microbatches = check_microbatches(batch_size, num_microbatches)
+    if not isinstance(schedule, str):
+        raise InputError(f"schedule is a name, such as 'gpipe'; it is {shown(schedule)}.")
+    flag(train, "train")
     orders = schedule_actions(schedule, num_ranks, num_stages, num_microbatches, train)
     devices = devices_of(plan.hardware if hardware is None else hardware, plan.graph, num_stages)
     return _timeline(plan, schedule, orders, microbatch_rows(batch_size, num_microbatches), devices, train)

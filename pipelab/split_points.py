@@ -10,11 +10,13 @@ import difflib
 import re
 from enum import Enum
 
+from pipelab.arguments import shown
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
 
+_LONGEST_NAME = 10_000
 _PATH = re.compile(r"[^:@]*")
-_PLACE = re.compile(r"(@(?P<call>\d+))?(:(?P<target>[^#]+)(#(?P<ordinal>\d+))?)?\Z")
+_PLACE = re.compile(r"(@(?P<call>[0-9]{1,9}))?(:(?P<target>[^#]+)(#(?P<ordinal>[0-9]{1,9}))?)?\Z")
 
 
 class SplitPoint(Enum):
@@ -63,7 +65,7 @@ def resolve(graph: Graph, name: str, end: SplitPoint = SplitPoint.BEGINNING) -> 
     else:
         found = [c for c in graph.modules if c.path == path and c.call == call]
         if not found:
-            raise SplitError(f"{graph.model} ran no module {name!r}.{_similar(graph, path)}")
+            raise SplitError(f"{graph.model} ran no module {shown(name)}.{_similar(graph, path)}")
         position = found[0].start if end is SplitPoint.BEGINNING else found[0].stop
     check_legal(graph, position, name)
     return position
@@ -71,20 +73,22 @@ def resolve(graph: Graph, name: str, end: SplitPoint = SplitPoint.BEGINNING) -> 
 
 def _parts(graph: Graph, name: str) -> tuple[str, re.Match[str]]:
     """The module path of a name, and what follows it. A module's own name may hold "@", ":" and "#"."""
+    if len(name) > _LONGEST_NAME:
+        raise SplitError(f"{shown(name)} is not the name of a cut: it is too long.")
     unknown = _PATH.match(name)
     assert unknown is not None
     for end in range(len(name), -1, -1):
         match = _PLACE.match(name, end)
         if match and (name[:end] in graph.module_paths or end == unknown.end()):
             return name[:end], match
-    raise SplitError(f"{name!r} is not the name of a cut: write 'module', 'module@call' or 'module:op#number'.")
+    raise SplitError(f"{shown(name)} is not the name of a cut: write 'module', 'module@call' or 'module:op#number'.")
 
 
 def check_legal(graph: Graph, position: int, name: str | None = None) -> None:
     """Raise a `SplitError` that names the nearest legal cut unless this position is one."""
     if position in graph.cut_point_at:
         return
-    asked = f"{name!r} (position {position})" if name else f"Position {position}"
+    asked = f"{shown(name)} (position {position})" if name else f"Position {shown(position)}"
     where = f" ({graph.label_at(position)})" if 0 <= position < len(graph.ops) else ""
     if not graph.legal:
         raise SplitError(f"{asked} is not a legal cut: {graph.model} has none.")
@@ -105,10 +109,10 @@ def _op_position(graph: Graph, name: str, path: str, call: int, target: str, ord
             return index
     inside = [c for c in graph.modules if c.path == path and c.call == call]
     if not inside:
-        raise SplitError(f"{graph.model} ran no module {path!r}.{_similar(graph, path)}")
+        raise SplitError(f"{graph.model} ran no module {shown(path)}.{_similar(graph, path)}")
     starts = [p for p in graph.legal if inside[0].start <= p <= inside[0].stop] or list(graph.legal)
     near = f" A legal cut near it is {name_of(graph, starts[0])!r}." if starts else ""
-    raise SplitError(f"{graph.model} has no op {name!r}: that call ran no such op.{near}")
+    raise SplitError(f"{graph.model} has no op {shown(name)}: that call ran no such op.{near}")
 
 
 def _similar(graph: Graph, path: str) -> str:

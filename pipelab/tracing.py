@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from pipelab.capture import SMALLEST_TRACED_BATCH, Call, batch_size_of, bind_call, capture
+from pipelab.arguments import shown, whole
+from pipelab.capture import SMALLEST_TRACED_BATCH, Call, batch_size_of, bind_call, capture, unlike_dense
 from pipelab.errors import InputError, LaunchError
 from pipelab.graph import Graph
 from pipelab.progress import announce
@@ -92,10 +92,10 @@ class Trace:
         for leaf, traced in zip(leaves, traced_leaves, strict=True):
             if isinstance(traced, Tensor):
                 tensors.append(self._checked(leaf, len(tensors)))
-            elif leaf != traced:
+            elif not _is_same(leaf, traced):
                 raise InputError(
-                    f"An argument of {self.graph.model} was {traced!r} when it was traced and is now {leaf!r}. "
-                    "Only tensors may change; trace the model again for another value."
+                    f"An argument of {self.graph.model} was {shown(traced)} when it was traced and is now "
+                    f"{shown(leaf)}. Only tensors may change; trace the model again for another value."
                 )
         return tuple(tensors)
 
@@ -103,6 +103,10 @@ class Trace:
         info = self.graph.inputs[index]
         if not isinstance(given, Tensor):
             raise InputError(f"Input {info.name!r} must be a tensor, as it was traced; it is {type(given).__name__}.")
+        if reason := unlike_dense(given):
+            raise InputError(f"Input {info.name!r} {reason}")
+        if given.is_meta:
+            raise InputError(f"Input {info.name!r} has no values: it is on the meta device. Pass a tensor that has.")
         dtype = str(given.dtype).removeprefix("torch.")
         first = 1 if self.batched[index] else 0
         fits = given.ndim == len(info.shape) and tuple(given.shape[first:]) == info.shape[first:]
@@ -147,16 +151,15 @@ class Trace:
         reason = self._indivisible
         if num_microbatches is None:
             num_microbatches = 1 if reason else min(batch_size, 2 * num_stages)
-        if not isinstance(num_microbatches, Integral):
-            raise InputError(f"num_microbatches must be a whole number; it is {num_microbatches!r}.")
-        if not 1 <= num_microbatches <= batch_size:
+        num_microbatches = whole(num_microbatches, "num_microbatches")
+        if num_microbatches > batch_size:
             raise InputError(
-                f"num_microbatches must be between 1 and the batch of {batch_size}; it is {num_microbatches}."
+                f"num_microbatches must be between 1 and the batch of {batch_size}; it is {shown(num_microbatches)}."
             )
         if num_microbatches > 1 and reason:
             raise InputError(f"{num_microbatches} micro-batches are not possible: {reason} Use num_microbatches=1.")
-        share, rest = divmod(batch_size, int(num_microbatches))
-        return tuple(share + (index < rest) for index in range(int(num_microbatches)))
+        share, rest = divmod(batch_size, num_microbatches)
+        return tuple(share + (index < rest) for index in range(num_microbatches))
 
     def check_rows(self, num_rows: int) -> None:
         """Check that the model, with this many rows, takes the branches it was traced into.
@@ -222,6 +225,16 @@ class Trace:
         tensors = iter(outputs)
         leaves = [next(tensors) if isinstance(output, fx.Node) else output for output in self.program.outputs]
         return pytree.tree_unflatten(leaves, self._out_spec)
+
+
+def _is_same(given: Any, traced: Any) -> bool:
+    """Whether an argument that is no tensor is what it was when the model was traced; 1, 1.0 and True differ."""
+    if type(given) is not type(traced):
+        return False
+    try:
+        return given is traced or bool(given == traced) or bool(given != given and traced != traced)  # NaN is as NaN
+    except Exception:  # a user's own class, or one that compares item by item
+        return False
 
 
 def _rows_in(node: fx.Node) -> frozenset[Any]:

@@ -1,14 +1,17 @@
 """Settings of the test tools, and the JupyterLab that several modules share."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from lab_server import Lab, jupyterlab
 
-# A slow machine is not a failure.
-hypothesis.settings.register_profile("pipelab", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("pipelab")
+# A slow machine is not a failure. The suite tries the same examples each time; by hand, others and more of them:
+# HYPOTHESIS_PROFILE=long python -m pytest tests/test_arguments.py tests/test_files.py tests/launch/test_inputs.py
+hypothesis.settings.register_profile("pipelab", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pipelab"))
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 # Every module under pipelab/ lies in one layer; a package's modules share its layer.
 LAYER = {
     **dict.fromkeys(
-        ("errors", "names", "units", "table", "elements", "graph", "split_points", "hardware", "presets", "costs",
-         "plan", "exports", "events", "chrome_trace", "report"),
+        ("errors", "arguments", "files", "names", "units", "table", "elements", "graph", "graph_checks", "split_points",
+         "hardware", "presets", "costs", "plan", "exports", "events", "chrome_trace", "report"),
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",

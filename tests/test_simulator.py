@@ -130,8 +130,8 @@ def test_hardware_is_the_plans_unless_another_is_named() -> None:
     ("asked", "message"),
     [
         ({"num_microbatches": 9}, "A batch of 8 rows cannot be split into 9 micro-batches: choose 1 to 8"),
-        ({"num_microbatches": 0}, "8 rows cannot be split into 0 micro-batches: choose 1 to 8"),
-        ({"num_microbatches": 1.5}, "must be a whole number; it is 1.5"),
+        ({"num_microbatches": 0}, "num_microbatches must be a whole number, 1 or more; it is 0"),
+        ({"num_microbatches": 1.5}, "must be a whole number, 1 or more; it is 1.5"),
         ({"schedule": "fill"}, "no schedule 'fill'"),
         ({"schedule": "1f1b", "num_ranks": 2}, "'1f1b' has one stage per rank"),
         ({"schedule": "interleaved_1f1b", "num_ranks": 3}, "cannot be dealt evenly to 3 ranks"),

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelab.errors import InputError, LaunchError, StageError
+from pipelab.arguments import whole
+from pipelab.errors import LaunchError, StageError
 from pipelab.events import Timeline
 from pipelab.hardware import measurement_of
 from pipelab.launch.client import current_server
@@ -23,7 +24,7 @@ from pipelab.launch.measuring import environment, measure_steps, median_s, middl
 from pipelab.launch.memory import Weights
 from pipelab.launch.pacing import check_pace, paces_of
 from pipelab.launch.runner import Runner
-from pipelab.plan import Plan
+from pipelab.plan import Plan, check_plan
 from pipelab.progress import announce
 from pipelab.report import Report
 from pipelab.simulator import predict
@@ -31,6 +32,7 @@ from pipelab.tracing import Trace
 from pipelab.units import plural
 
 _CLOSE_S = 5.0
+_MOST_REPEATS = 1_000_000  # each leaves a record in memory
 # A pipeline is hardly more than so many times as fast, per device, as one process that has the same devices.
 _PLAUSIBLE = 1.25
 # An uneven split on few cores takes this much longer than the model in one piece, seldom more.
@@ -78,6 +80,8 @@ class Pipeline:
     """
 
     def __init__(self, traced: Trace, plan: Plan, *, device: str = "auto") -> None:
+        if not isinstance(traced, Trace):
+            raise LaunchError(f"start takes what pipelab.trace(model, ...) returned; it is a {type(traced).__name__}.")
         check_device(device)
         self.on_progress: Callable[[int, int], None] | None = None
         self.stall_s = 60.0
@@ -160,10 +164,10 @@ class Pipeline:
             StageError: A rank failed; the next run works.
             Cancelled: `interrupt` was called.
         """
-        if repeats is not None and repeats < 1:
-            raise InputError(f"repeats must be at least 1, or None; it is {repeats}.")
+        if repeats is not None:
+            repeats = whole(repeats, "repeats", most=_MOST_REPEATS)
         with self._busy() as held:
-            paces_s = paces_of(pace, self._plan.num_stages) if pace else None
+            paces_s = paces_of(pace, self._plan.num_stages) if pace is not None else None
             if pace and num_microbatches is None:
                 num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
@@ -242,6 +246,7 @@ class Pipeline:
 
     def _checked(self, plan: Plan, *, stacklevel: int) -> tuple[Plan, Job]:
         """The plan as it is run, and a first job of it; whatever is wrong with it shows here."""
+        check_plan(plan)
         if plan.has_empty_stage:
             warnings.warn(
                 f"The last stage of this plan ({plan.policy}) holds no op; it is left out, and "

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from pipelab.arguments import shown
 from pipelab.errors import LaunchError
 from pipelab.units import plural
 
@@ -79,9 +80,9 @@ def check_device(device: str) -> None:
     Raises:
         LaunchError: It is unknown, or the machine has none.
     """
-    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d+", device):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda|cuda:[0-9]{1,6}", device):
         raise LaunchError(
-            f"device={device!r} is not known. It is one of: 'auto', 'cpu', 'cuda', 'cuda:0', 'cuda:1', ..."
+            f"device={shown(device)} is not known. It is one of: 'auto', 'cpu', 'cuda', 'cuda:0', 'cuda:1', ..."
         )
     kind, _, index = device.partition(":")
     found = torch.cuda.device_count() if kind == "cuda" else 0

@@ -15,7 +15,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from pipelab.errors import InputError
+from pipelab.arguments import whole
+from pipelab.errors import InputError, SplitError
 from pipelab.events import Timeline
 from pipelab.hardware import FloatArray, Measurement, remember
 from pipelab.launch.devices import Devices, check_device, choose, num_cores
@@ -25,7 +26,7 @@ from pipelab.launch.job import Job
 from pipelab.launch.links import NUM_SLOTS
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
-from pipelab.problem import check_num_stages
+from pipelab.problem import MOST_STAGES
 from pipelab.program import StageTable, Table, ValueSpec
 from pipelab.progress import announce
 from pipelab.stages import whole_table
@@ -105,7 +106,7 @@ def probe(
     if not isinstance(traced, Trace):
         raise InputError(f"measure takes what pipelab.trace(model, ...) returned; it is a {type(traced).__name__}.")
     check_device(device)
-    check_num_stages(num_stages)
+    num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
     sizes = _sizes(traced, microbatch_sizes)
     devices = choose(device, num_stages)
     parallel = _parallel(devices, num_stages)
