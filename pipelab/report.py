@@ -3,25 +3,21 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
+from pipelab import report_words
 from pipelab.errors import SplitError
-from pipelab.events import COMPUTE, Timeline
+from pipelab.events import Timeline
 from pipelab.files import check_header, damaged, decode, read_json, write_json
 from pipelab.graph import Graph
-from pipelab.plan import Plan, shorten
-from pipelab.table import format_table, wrap
-from pipelab.units import format_bytes, format_seconds, plural
+from pipelab.load import OtherLoad
+from pipelab.plan import Plan
 
 FORMAT = "pipelab-report"
-VERSION = 2
-# Below this share of the step even the busiest stage is not what the step's duration follows from.
-_MOSTLY = 0.5
-# Below this the busiest stage does not stand out from the mean.
-_EVEN = 1.05
-# From here on a factor says more than per cent.
-_FAR_OFF = 3.0
+VERSION = 3
+# It told neither the warm-up nor what else the machine did; all that it told is still there.
+_VERSION_BEFORE = 2
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,18 @@ class Report:
     Attributes:
         plan: Where the model was cut.
         timeline: The events of the median step.
-        steps_s: Seconds of every step that counted (the first, a warm-up, does not).
+        steps_s: Seconds of every step that counted.
         batch_size: Rows of the batch.
-        baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU); None where it does
-            not fit, and of a paced run.
+        baseline_s: Seconds of the unsplit model in one process with all cores (or one GPU); None where
+            `no_baseline` says why, and of a paced run.
         peak_memory_bytes: Per rank, the most memory it held beyond an idle rank's own.
         environment: Machine, versions, devices, threads and links.
         output: The model's own output; None after `load`.
         predicted: The timeline that was predicted, where the model had been measured, or that set the pace.
+        warmup_s: Seconds of the step before those that count; None where it was not told.
+        other_load: What else the machine did meanwhile; None where nobody can tell: the steps took less than 0.2 s in
+            all, or the system keeps no accounts.
+        no_baseline: Why there is nothing to compare with: it does not fit, or the machine was not quiet.
 
     Example:
         >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).eval(), torch.zeros(6, 4)
@@ -58,11 +58,22 @@ class Report:
     environment: dict[str, Any] = field(default_factory=dict)
     output: Any = field(default=None, repr=False, compare=False)
     predicted: Timeline | None = None
+    warmup_s: float | None = None
+    other_load: OtherLoad | None = None
+    no_baseline: str = ""
 
     @property
     def step_s(self) -> float:
         """Seconds of the median step."""
         return median(self.steps_s)
+
+    @property
+    def spread_s(self) -> tuple[float, float]:
+        """Four of five steps lie between these: the 10th and the 90th percentile of `steps_s`."""
+        if len(self.steps_s) == 1:
+            return self.steps_s[0], self.steps_s[0]
+        tenths = quantiles(self.steps_s, n=10, method="inclusive")
+        return tenths[0], tenths[-1]
 
     @property
     def samples_per_s(self) -> float:
@@ -81,42 +92,8 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """Whether it was faster than the unsplit model, who was the bottleneck, and why."""
-        busy = self.timeline.rank_busy_s
-        slowest = busy.index(max(busy))
-        ranks = self.timeline.num_ranks
-        text = f"{format_seconds(self.step_s)} per step{self._against_prediction()}"
-        if self.is_paced:
-            text += ". Paced: each stage waited its predicted time instead of computing."
-        elif self.baseline_s is None:
-            text += "; the unsplit model does not fit here."
-        else:
-            factor = self.baseline_s / self.step_s
-            text += f": {factor:.2f} × the speed of the unsplit model ({format_seconds(self.baseline_s)})."
-        if ranks > 1:
-            mean_s = sum(busy) / ranks
-            longest, mean = format_seconds(busy[slowest]), format_seconds(mean_s)
-            if busy[slowest] < _MOSTLY * self.timeline.makespan_s:
-                text += f" No stage computes for more than {longest} of it: the rest is moving data and waiting."
-            elif busy[slowest] < _EVEN * mean_s:
-                text += f" The stages are even: each computes about {mean}."
-            else:
-                text += f" Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
-            text += f" Ranks are idle {self.bubble_fraction:.0%} of the time."
-        cores = self.environment.get("cores")
-        on_cpu = self.environment.get("device") == "cpu" and not self.is_paced
-        if on_cpu and isinstance(cores, int) and ranks > cores:
-            text += f" {ranks} ranks share {plural(cores, 'core')}."
-        return text
-
-    def _against_prediction(self) -> str:
-        """The predicted duration, and how far off it was."""
-        if self.predicted is None or not self.predicted.makespan_s:
-            return ""
-        predicted_s = self.predicted.makespan_s
-        ratio = self.step_s / predicted_s
-        off = f"{ratio - 1:+.0%}" if ratio < _FAR_OFF else f"{ratio:.1f} × that"
-        return f" ({format_seconds(predicted_s)} predicted, {off})"
+        """Whether it was faster than the unsplit model, who was the bottleneck, and what disturbed it."""
+        return report_words.verdict(self)
 
     @property
     def is_paced(self) -> bool:
@@ -124,31 +101,7 @@ class Report:
         return self.timeline.source == "paced"
 
     def __repr__(self) -> str:
-        rows = []
-        for stage in self.plan.stages:
-            of_rank = [e for e in self.timeline.events if e.rank == stage.index]
-
-            def seconds(kinds: frozenset[str], events: Any = of_rank) -> str:
-                return format_seconds(sum(e.end_s - e.start_s for e in events if e.kind in kinds))
-
-            rows.append(
-                [
-                    str(stage.index),
-                    shorten(stage.labels),
-                    seconds(COMPUTE),
-                    seconds(frozenset({"send", "recv"})),
-                    seconds(frozenset({"wait"})),
-                    format_bytes(self.peak_memory_bytes[stage.index]),
-                ]
-            )
-        header = ["rank", "holds", "computes", "moves data", "waits", "peak memory"]
-        steps = plural(len(self.steps_s), "step")
-        title = (
-            f"{self.plan.graph.model}: {plural(self.timeline.num_ranks, 'rank')}, batch of {self.batch_size} in "
-            f"{plural(self.timeline.num_microbatches, 'micro-batch')}, median of {steps}, "
-            f"{self.environment.get('device_text', 'device unknown')}"
-        )
-        return f"{wrap(self.verdict)}\n{wrap(title)}\n{format_table(header, rows, left=(0, 1))}"
+        return report_words.full_text(self)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON-ready dict, without the output."""
@@ -165,6 +118,9 @@ class Report:
             "baseline_s": self.baseline_s,
             "peak_memory_bytes": list(self.peak_memory_bytes),
             "environment": self.environment,
+            "warmup_s": self.warmup_s,
+            "other_load": self.other_load.to_json() if self.other_load else None,
+            "no_baseline": self.no_baseline,
         }
 
     def save(self, path: str | Path) -> None:
@@ -191,6 +147,8 @@ class Report:
         Raises:
             PipelabError: It is no report of this version, or one that cannot be.
         """
+        if isinstance(data, dict) and data.get("version") == _VERSION_BEFORE:
+            data = {**data, "version": VERSION}
         rest = check_header(data, FORMAT, VERSION, "report", source)
         del rest["format"], rest["version"]
         graph = Graph.from_json(rest.pop("graph", None), source=source, path="graph")
@@ -214,7 +172,7 @@ class Report:
         counts = {self.timeline.num_ranks, self.timeline.num_stages, self.plan.num_stages, len(self.peak_memory_bytes)}
         if len(counts) > 1:
             return "its plan, timeline and peak_memory_bytes are of different numbers of stages"
-        seconds = self.steps_s if self.baseline_s is None else (*self.steps_s, self.baseline_s)
+        seconds = (*self.steps_s, *(known for known in (self.baseline_s, self.warmup_s) if known is not None))
         if not self.steps_s or min(seconds) <= 0 or self.batch_size < 1 or min(self.peak_memory_bytes) < 0:
             return "a time or a size in it is not above 0"
         return ""

@@ -59,3 +59,31 @@ def plural(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith(("ch", "s")) else "s"
     return f"{count:,} {noun}{ending}"
+
+
+def format_share(share: float, *, sign: bool = False) -> str:
+    """A share in per cent.
+
+    Example:
+        >>> format_share(0.083), format_share(0.083, sign=True)
+        ('8 %', '+8 %')
+    """
+    return f"{100 * share:{'+' if sign else ''}.0f} %"
+
+
+def format_range(seconds: float, low_s: float, high_s: float, of: str = "") -> str:
+    """A duration, what it is of, and the range around it in the same unit, where there is any to be seen.
+
+    Example:
+        >>> format_range(0.0123, 0.0121, 0.0129, "per step"), format_range(2.5, 2.499, 2.501)
+        ('12.3 ms per step (12.1 to 12.9)', '2.50 s')
+    """
+    text = format_seconds(seconds)
+    number, unit = text.split()
+    digits = len(number.partition(".")[2])
+    low, high = (f"{value / _SECONDS_OF[unit]:.{digits}f}" for value in (low_s, high_s))
+    spread = "" if low == high else f" ({low} to {high})"
+    return f"{text}{' ' * bool(of)}{of}{spread}"
+
+
+_SECONDS_OF = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 LAYER = {
     **dict.fromkeys(
         ("errors", "arguments", "files", "names", "units", "table", "elements", "graph", "graph_checks", "split_points",
-         "hardware", "presets", "costs", "plan", "exports", "events", "chrome_trace", "report"),
+         "hardware", "presets", "costs", "plan", "exports", "events", "chrome_trace", "load",
+         "report", "report_words"),
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",

@@ -12,15 +12,17 @@ from typing import Any
 from torch import Tensor
 
 from pipelab.arguments import whole
-from pipelab.errors import LaunchError, StageError
+from pipelab.errors import LaunchError
 from pipelab.events import Timeline
 from pipelab.hardware import measurement_of
+from pipelab.launch.baselines import Baseline, Baselines
 from pipelab.launch.client import current_server
 from pipelab.launch.devices import Devices, check_device, choose
+from pipelab.launch.environment import environment
 from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
-from pipelab.launch.measuring import environment, measure_steps, median_s, middle
+from pipelab.launch.measuring import measure_steps
 from pipelab.launch.memory import Weights
 from pipelab.launch.pacing import check_pace, paces_of
 from pipelab.launch.runner import Runner
@@ -33,10 +35,6 @@ from pipelab.units import plural
 
 _CLOSE_S = 5.0
 _MOST_REPEATS = 1_000_000  # each leaves a record in memory
-# A pipeline is hardly more than so many times as fast, per device, as one process that has the same devices.
-_PLAUSIBLE = 1.25
-# An uneven split on few cores takes this much longer than the model in one piece, seldom more.
-_MUCH_SLOWER = 3.0
 
 
 def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
@@ -92,11 +90,11 @@ class Pipeline:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._closed = False
-        self._baselines_s: dict[int, float | None] = {}
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(traced.weights())
             self._runner = Runner(self._weights)
+            self._baselines = Baselines(traced, self._weights, device)
             self._let_go = weakref.finalize(self, _let_go, self._runner, self._weights)
             try:
                 self._runner.start(self._plan.num_stages, held.check)
@@ -148,8 +146,9 @@ class Pipeline:
             *args: As the model is called; the whole batch, of any number of rows.
             num_microbatches: Into how many the batch is split, as `torch.tensor_split` does; None for
                 min(batch, 2 x stages).
-            repeats: How many steps are measured, after one that is not; None for as many as fit in a second,
-                at most 20. The report shows the step of median duration.
+            repeats: How many steps are measured, after one that is not; None for 20, for fewer where they take
+                more than a second, and for more where they take less than a quarter of one. The report shows the
+                step of median duration.
             pace: A simulated timeline of this plan, for lessons: processes and messages are real, but each stage
                 waits as long as it was predicted to take instead of computing. More stages than cores then
                 behave as on a machine that has them.
@@ -182,21 +181,23 @@ class Pipeline:
                 )
             ):
                 devices = self._ready(job, inputs, patience, held)
-                records = measure_steps(self._runner, patience, repeats, self.on_progress or _nobody, paces_s)
+                progress = self.on_progress or _nobody
+                measured = measure_steps(self._runner, devices, patience, repeats, progress, paces_s)
                 output = None if pace else self._output(inputs)
-                step_s = median_s(records)
-                baseline_s = None if pace else self._baseline_s(inputs, job, step_s, patience, held)
-            peaks = zip(*(record.peak_memory_bytes for record in records), strict=True)
+                baseline = Baseline(None) if pace else self._baselines.beside(measured, inputs, patience, held.check)
             return Report(
                 plan=self._plan,
-                timeline=middle(records).timeline,
-                steps_s=tuple(record.timeline.makespan_s for record in records),
+                timeline=measured.middle.timeline,
+                steps_s=measured.steps_s,
                 batch_size=sum(job.sizes),
-                baseline_s=baseline_s,
-                peak_memory_bytes=tuple(max(of_rank) for of_rank in peaks),
+                baseline_s=baseline.seconds,
+                peak_memory_bytes=measured.peak_memory_bytes,
                 environment=environment(devices),
                 output=output,
                 predicted=pace or self._predicted(job, devices),
+                warmup_s=measured.warmup_s,
+                other_load=measured.load,
+                no_baseline=baseline.reason,
             )
 
     def replan(self, plan: Plan) -> None:
@@ -311,45 +312,6 @@ class Pipeline:
         """The model's own output, on the device the inputs came from."""
         outputs = self._runner.outputs()
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
-
-    def _baseline_s(
-        self, inputs: Sequence[Tensor], job: Job, step_s: float, patience: Patience, held: HeldInterrupts
-    ) -> float | None:
-        """Seconds of the unsplit model in one process with all cores, or on one GPU; None where it does not fit.
-
-        Measured once per batch; again where the pipeline seems faster than its devices can make it, or much slower
-        than it was: then something else kept the machine busy at one of the times. None where it still does.
-        """
-        batch_size = sum(job.sizes)
-        known_s = self._baselines_s.get(batch_size)
-        is_doubtful = known_s is not None and step_s > _MUCH_SLOWER * known_s
-        if batch_size not in self._baselines_s or is_doubtful:
-            known_s = self._measured_baseline_s(inputs, batch_size, patience, held)
-        most = len(set(choose(self._device, job.num_ranks).names))
-        if known_s is not None and known_s > _PLAUSIBLE * most * step_s:
-            again_s = self._measured_baseline_s(inputs, batch_size, patience, held)
-            known_s = min(known_s, again_s) if again_s is not None else known_s
-            if known_s > 2 * _PLAUSIBLE * most * step_s:
-                warnings.warn(
-                    "The machine is busy with something else: no comparison with the unsplit model.", stacklevel=4
-                )
-                return None
-        self._baselines_s[batch_size] = known_s
-        return known_s
-
-    def _measured_baseline_s(
-        self, inputs: Sequence[Tensor], batch_size: int, patience: Patience, held: HeldInterrupts
-    ) -> float | None:
-        runner = Runner(self._weights)
-        try:
-            runner.load(Job.unsplit(self._traced, batch_size), choose(self._device, 1), patience, held.check)
-            runner.fill(inputs)
-            return median_s(measure_steps(runner, patience, None, _nobody))
-        except (LaunchError, StageError) as error:
-            warnings.warn(f"The unsplit model cannot be run here to compare with: {error}", stacklevel=4)
-            return None
-        finally:
-            runner.close()
 
 
 def _let_go(runner: Runner, weights: Weights) -> None:

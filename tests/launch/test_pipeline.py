@@ -84,7 +84,8 @@ def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> Non
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]  # one to warm up
     assert len(report.steps_s) == 3
     assert report.batch_size == 8
-    assert report.baseline_s > 0
+    assert report.warmup_s > 0
+    assert (report.baseline_s or 0) > 0 or "machine was busy" in report.no_baseline
     assert len(report.peak_memory_bytes) == 3
     assert report.environment["device_text"].startswith("3 ranks on the CPU")
     assert report.environment["links"] == ["shared memory", "shared memory"]

@@ -1,0 +1,121 @@
+"""What a report says: the verdict, on what it was measured, and a row per rank."""
+
+from typing import TYPE_CHECKING, Any
+
+from pipelab.events import COMPUTE, Event
+from pipelab.plan import shorten
+from pipelab.table import format_table, wrap
+from pipelab.units import format_bytes, format_range, format_seconds, format_share, plural
+
+if TYPE_CHECKING:
+    from pipelab.report import Report
+
+# Below this share of the step even the busiest stage is not what the step's duration follows from.
+_MOSTLY = 0.5
+# Below this the busiest stage does not stand out from the mean.
+_EVEN = 1.05
+# From here on a factor says more than per cent.
+_FAR_OFF = 3.0
+_NOTHING_TO_COMPARE = "the unsplit model does not fit here"
+
+
+def verdict(report: "Report") -> str:
+    """Whether it was faster than the unsplit model, who was the bottleneck, and what disturbed it."""
+    step = f"{format_range(report.step_s, *report.spread_s, 'per step')}{_against_prediction(report)}"
+    disturbed = report.other_load.sentence if report.other_load else ""
+    return " ".join(filter(None, [f"{step}{_compared(report)}", _bottleneck(report), crowded(report), disturbed]))
+
+
+def crowded(report: "Report") -> str:
+    """That there are more threads than cores; empty where there are not."""
+    cores, threads = report.environment.get("cores"), report.environment.get("threads_per_rank", 1)
+    ranks = report.timeline.num_ranks
+    if report.environment.get("device") != "cpu" or report.is_paced or not isinstance(cores, int):
+        return ""
+    return f"{plural(ranks, 'rank')} share {plural(cores, 'core')}." if ranks * threads > cores else ""
+
+
+def full_text(report: "Report") -> str:
+    """The verdict, how and on what it was measured, and a table of the ranks."""
+    header = ["rank", "holds", "computes", "moves data", "waits", "peak memory"]
+    table = format_table(header, [_row(report, rank) for rank in range(report.timeline.num_ranks)], left=(0, 1))
+    return "\n".join([wrap(report.verdict), wrap(_how(report)), wrap(_where(report)), table])
+
+
+def _against_prediction(report: "Report") -> str:
+    """The predicted duration, and how far off it was."""
+    if report.predicted is None or not report.predicted.makespan_s:
+        return ""
+    predicted_s = report.predicted.makespan_s
+    ratio = report.step_s / predicted_s
+    off = format_share(ratio - 1, sign=True) if ratio < _FAR_OFF else f"{ratio:.1f} × that"
+    return f", {format_seconds(predicted_s)} predicted ({off})"
+
+
+def _compared(report: "Report") -> str:
+    """The rest of the first sentence."""
+    if report.is_paced:
+        return ". Paced: each stage waited its predicted time instead of computing."
+    if report.baseline_s is None:
+        return f"; {report.no_baseline or _NOTHING_TO_COMPARE}."
+    factor = report.baseline_s / report.step_s
+    return f": {factor:.2f} × the speed of the unsplit model ({format_seconds(report.baseline_s)})."
+
+
+def _bottleneck(report: "Report") -> str:
+    """Who computes most, and how much of the time nobody does."""
+    busy, ranks = report.timeline.rank_busy_s, report.timeline.num_ranks
+    if ranks == 1:
+        return ""
+    slowest, mean_s = busy.index(max(busy)), sum(busy) / ranks
+    longest, mean = format_seconds(busy[slowest]), format_seconds(mean_s)
+    if busy[slowest] < _MOSTLY * report.timeline.makespan_s:
+        text = f"No stage computes for more than {longest} of it: the rest is moving data and waiting."
+    elif busy[slowest] < _EVEN * mean_s:
+        text = f"The stages are even: each computes about {mean}."
+    else:
+        text = f"Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
+    return f"{text} Ranks are idle {format_share(report.bubble_fraction)} of the time."
+
+
+def _how(report: "Report") -> str:
+    steps = len(report.steps_s)
+    times = f"median{' (10th to 90th percentile)' if steps > 1 else ''} of {plural(steps, 'step')}"
+    warmup = "" if report.warmup_s is None else f" after one of {format_seconds(report.warmup_s)} to warm up"
+    return (
+        f"{report.plan.graph.model}: {plural(report.timeline.num_ranks, 'rank')}, batch of {report.batch_size} in "
+        f"{plural(report.timeline.num_microbatches, 'micro-batch')}, {times}{warmup}"
+    )
+
+
+def _where(report: "Report") -> str:
+    """Devices, links, machine, versions and what else it did, as far as they are known."""
+    known: dict[str, Any] = report.environment
+    machine = [
+        str(known.get("processor", "")),
+        plural(known["cores"], "core") if "cores" in known else "",
+        format_bytes(known["memory_bytes"]) if "memory_bytes" in known else "",
+        str(known.get("system", "")),
+        *(f"{name} {known[key]}" for key, name in _VERSIONS if key in known),
+        f"other programs used {report.other_load.others_cores:.1f} cores" if report.other_load else "",
+    ]
+    parts = [str(known.get("device_text", "device unknown")), ", ".join(filter(None, machine))]
+    return "; ".join(filter(None, parts))
+
+
+_VERSIONS = (("python", "Python"), ("torch", "torch"), ("pipelab", "pipelab"))
+
+
+def _row(report: "Report", rank: int) -> list[str]:
+    events = [event for event in report.timeline.events if event.rank == rank]
+
+    def seconds(*kinds: str) -> str:
+        return format_seconds(sum(_duration_s(event) for event in events if event.kind in kinds))
+
+    holds = shorten(report.plan.stages[rank].labels)
+    peak = format_bytes(report.peak_memory_bytes[rank])
+    return [str(rank), holds, seconds(*COMPUTE), seconds("send", "recv"), seconds("wait"), peak]
+
+
+def _duration_s(event: Event) -> float:
+    return event.end_s - event.start_s
