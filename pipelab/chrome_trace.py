@@ -57,12 +57,17 @@ def _slice(event: Event, thread: int, start_s: float) -> dict[str, Any]:
         "name": f"{event.stage}{event.kind}{event.microbatch}" if event.kind in COMPUTE else _WORDS[event.kind],
         "cat": _WORDS[event.kind],
         "ph": "X",
-        "ts": (event.start_s - start_s) * 1e6,
-        "dur": (event.end_s - event.start_s) * 1e6,
+        "ts": _us(event.start_s - start_s),
+        "dur": round(_us(event.end_s - start_s) - _us(event.start_s - start_s), 3),
         "pid": event.rank,
         "tid": thread,
         "args": {**about, "bytes": event.num_bytes} if event.num_bytes else about,
     }
+
+
+def _us(seconds: float) -> float:
+    """Microseconds, in whole nanoseconds: readers round to those, and slices that touch must not overlap then."""
+    return round(seconds * 1e9) / 1e3
 
 
 def _names(timeline: Timeline, used: list[tuple[int, int]]) -> list[dict[str, Any]]:
@@ -97,8 +102,8 @@ def _arrows(slices: list[tuple[Event, int]], timeline: Timeline) -> list[dict[st
         target = (taken.get((*key, "recv")) if what == "on" else None) or taken.get((*key, what))
         if target is not None:
             number = len(arrows)
-            arrows.append(_end("s", event, thread, (event.start_s - timeline.start_s) * 1e6, number))
-            arrows.append(_end("f", *target, (target[0].start_s - timeline.start_s) * 1e6, number))
+            arrows.append(_end("s", event, thread, _us(event.start_s - timeline.start_s), number))
+            arrows.append(_end("f", *target, _us(target[0].start_s - timeline.start_s), number))
     return arrows
 
 

@@ -1,9 +1,11 @@
 """What ranks did and when: one record for what was simulated and what was measured."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipelab.files import damaged, decode
@@ -179,6 +181,10 @@ class Timeline:
         from pipelab.chrome_trace import chrome_trace  # it takes timelines
 
         return chrome_trace(self)
+
+    def save_trace(self, path: str | Path) -> None:
+        """Write `to_chrome_trace` as a file, for instance step.trace.json: drop it on ui.perfetto.dev."""
+        Path(path).write_text(json.dumps(self.to_chrome_trace()))
 
     @classmethod
     def from_json(cls, data: Any, *, source: str = "the timeline", path: str = "") -> "Timeline":

@@ -1,9 +1,17 @@
 """A timeline in the words of Perfetto: slices that do not overlap, arrows that go forward in time."""
 
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
 from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from graphs import mlp_graph
+from hypothesis import given
+from random_timelines import pipeline_timeline
 from runs import made_up_report
 
 from pipelab.chrome_trace import chrome_trace
@@ -28,19 +36,97 @@ def test_what_is_computed_stands_there_once(schedule: str) -> None:
     assert len(found) == len(computed)
     for event in computed:
         of_it = found[f"{event.stage}{event.kind}{event.microbatch}"]
-        assert (of_it["pid"], of_it["ts"]) == (event.rank, pytest.approx(event.start_s * 1e6))
-        assert of_it["dur"] == pytest.approx((event.end_s - event.start_s) * 1e6)
+        assert (of_it["pid"], of_it["ts"]) == (event.rank, pytest.approx(event.start_s * 1e6, abs=1e-3))
+        assert of_it["dur"] == pytest.approx((event.end_s - event.start_s) * 1e6, abs=1.01e-3)
+
+
+def broken_rules(trace: dict[str, Any]) -> set[str]:
+    """What Perfetto would drop or draw wrongly; times in whole nanoseconds, as it keeps them."""
+    events = json.loads(json.dumps(trace))["traceEvents"]
+    slices = [e for e in events if e["ph"] == "X"]
+    starts, ends = ([e for e in events if e["ph"] == phase] for phase in "sf")
+    named = {(e["name"], e["pid"], e["tid"]) for e in events if e["ph"] == "M"}
+    ids = Counter(e["id"] for e in starts), Counter(e["id"] for e in ends)
+    by_id = {e["id"]: e for e in ends}
+    threads = groupby(sorted(slices, key=lambda e: (thread(e), e["ts"])), key=thread)
+
+    def in_a_slice(end: dict[str, Any]) -> bool:
+        return any(thread(of) == thread(end) and of["ts"] <= end["ts"] <= of["ts"] + of["dur"] for of in slices)
+
+    rules = {
+        "phases are known": all(e["ph"] in "XMsf" for e in events),
+        "times are finite and not negative": all(
+            math.isfinite(e[key]) and e[key] >= 0 for e in events for key in ("ts", "dur") if key in e
+        ),
+        "processes and threads have names, once": len(named) == sum(e["ph"] == "M" for e in events)
+        and all(("process_name", e["pid"], 0) in named and ("thread_name", *thread(e)) in named for e in slices),
+        "slices of a thread do not overlap": all(
+            ns(one["ts"]) + ns(one["dur"]) <= ns(other["ts"]) for _, of in threads for one, other in pairwise(of)
+        ),
+        "arrows have two ends of one name": ids[0] == ids[1] and set(ids[0].values()) <= {1}
+        and all((e["name"], e["cat"]) == ("boundary", "transfer") for e in starts + ends),
+        "arrows go forward in time": all(e["ts"] <= by_id[e["id"]]["ts"] for e in starts if e["id"] in by_id),
+        "arrows begin and end inside slices": all(map(in_a_slice, starts + ends)),
+        "arrows end at the slice around them": all(e["bp"] == "e" for e in ends),
+    }  # fmt: skip
+    return {rule for rule, holds in rules.items() if not holds}
+
+
+def thread(event: dict[str, Any]) -> tuple[int, int]:
+    return event["pid"], event["tid"]
+
+
+def ns(us: float) -> int:
+    return round(us * 1000)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_slices_of_a_thread_do_not_overlap(schedule: str) -> None:
-    def thread(event: dict[str, int]) -> tuple[int, int]:
-        return event["pid"], event["tid"]
+def test_a_simulated_step_keeps_every_rule(schedule: str) -> None:
+    assert broken_rules(chrome_trace(predicted(schedule))) == set()
 
-    slices = [e for e in chrome_trace(predicted(schedule))["traceEvents"] if e["ph"] == "X"]
-    for _, of_thread in groupby(sorted(slices, key=lambda e: (thread(e), e["ts"])), key=thread):
-        for one, other in pairwise(of_thread):
-            assert one["ts"] + one["dur"] <= other["ts"] + 1e-6
+
+@given(pipeline_timeline())
+def test_what_ranks_record_keeps_every_rule(timeline: Timeline) -> None:
+    assert broken_rules(chrome_trace(timeline)) == set()
+
+
+def shift(events: list[dict[str, Any]]) -> None:
+    next(e for e in events if e["ph"] == "s")["ts"] += 1e9
+
+
+def double(events: list[dict[str, Any]]) -> None:
+    events.append(dict(next(e for e in events if e["ph"] == "s")))
+
+
+def stretch(events: list[dict[str, Any]]) -> None:
+    next(e for e in events if e["ph"] == "X")["dur"] += 1e9
+
+
+def unname(events: list[dict[str, Any]]) -> None:
+    events.remove(next(e for e in events if e["name"] == "thread_name"))
+
+
+def antedate(events: list[dict[str, Any]]) -> None:
+    events[-1]["ts"] = -1.0
+
+
+@pytest.mark.parametrize("spoil", [shift, double, stretch, unname, antedate])
+def test_the_rules_notice_what_is_wrong(spoil: Callable[[list[dict[str, Any]]], None]) -> None:
+    trace = chrome_trace(predicted("1f1b"))
+    spoil(trace["traceEvents"])
+    assert broken_rules(trace)
+
+
+def test_slices_that_touch_do_not_overlap_in_nanoseconds() -> None:
+    """A start and an end that were rounded apart overlapped by a nanosecond: Perfetto drops such slices."""
+    events = tuple(Event(0, 0, k, "F", 0.1 + k * 7e-7 / 3, 0.1 + (k + 1) * 7e-7 / 3) for k in range(50))
+    assert broken_rules(chrome_trace(Timeline(events, 1, 1, 50))) == set()
+
+
+def test_a_saved_trace_is_the_same(tmp_path: Path) -> None:
+    timeline = predicted("gpipe")
+    timeline.save_trace(tmp_path / "step.trace.json")
+    assert json.loads((tmp_path / "step.trace.json").read_text()) == timeline.to_chrome_trace()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
