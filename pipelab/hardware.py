@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipelab.arguments import flag, number, shown
 from pipelab.errors import InputError
 from pipelab.graph import Graph
+from pipelab.load import OtherLoad
 from pipelab.units import plural
 
 FloatArray = npt.NDArray[np.float64]
@@ -164,6 +165,7 @@ class Measurement:
         reserve_bytes: Memory of a rank that holds nothing.
         device: On what: "cpu", "cuda:0".
         num_threads: Threads of each rank.
+        other_load: What else the machine did meanwhile; None where nobody can tell.
 
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
@@ -190,11 +192,13 @@ class Measurement:
     reserve_bytes: float
     device: str
     num_threads: int
+    other_load: OtherLoad | None = None
 
     @property
     def description(self) -> str:
         """What figures rest on."""
-        return f"{self.name}, measured with {plural(self.num_threads, 'thread')} per rank"
+        busy = " while other programs ran" if self.other_load and self.other_load.disturbed else ""
+        return f"{self.name}, measured with {plural(self.num_threads, 'thread')} per rank{busy}"
 
     def transfer_s(self, num_bytes: Number) -> Number:
         """Seconds until bytes are at the next rank."""

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def tell(sentence: str) -> None:
+    """Print a sentence where progress is told."""
+    print(f"pipelab: {sentence}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
     """Print `what` if the block takes longer than `after_s`, and its duration at the end."""
@@ -15,7 +20,7 @@ def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
 
     def say() -> None:
         said.set()
-        print(f"pipelab: {what} …", file=sys.stderr, flush=True)
+        tell(f"{what} …")
 
     timer = threading.Timer(after_s, say)
     timer.daemon = True
@@ -25,4 +30,4 @@ def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
     finally:
         timer.cancel()
         if said.is_set():
-            print(f"pipelab: {what}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+            tell(f"{what}: {time.perf_counter() - start:.1f} s")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pipelab.events import COMPUTE, Event
 from pipelab.plan import shorten
 from pipelab.table import format_table, wrap
-from pipelab.units import format_bytes, format_range, format_seconds, format_share, plural
+from pipelab.units import format_bytes, format_seconds, format_share, format_spread, plural
 
 if TYPE_CHECKING:
     from pipelab.report import Report
@@ -21,12 +21,23 @@ _NOTHING_TO_COMPARE = "the unsplit model does not fit here"
 
 def verdict(report: "Report") -> str:
     """Whether it was faster than the unsplit model, who was the bottleneck, and what disturbed it."""
-    step = f"{format_range(report.step_s, *report.spread_s, 'per step')}{_against_prediction(report)}"
-    disturbed = report.other_load.sentence if report.other_load else ""
-    return " ".join(filter(None, [f"{step}{_compared(report)}", _bottleneck(report), crowded(report), disturbed]))
+    step = f"{format_seconds(report.step_s)} per step"
+    around = spread(report)
+    first = f"{step}{f' ({around})' if around else ''}{_against_prediction(report)}{_compared(report)}"
+    return " ".join(filter(None, [first, _bottleneck(report), *remarks(report)]))
 
 
-def crowded(report: "Report") -> str:
+def spread(report: "Report") -> str:
+    """Between which times four of five steps lie, in the unit of the median; empty where they are alike."""
+    return format_spread(report.step_s, *report.spread_s)
+
+
+def remarks(report: "Report") -> list[str]:
+    """Sentences on what makes times longer than they need be."""
+    return [text for text in (_crowded(report), report.other_load.sentence if report.other_load else "") if text]
+
+
+def _crowded(report: "Report") -> str:
     """That there are more threads than cores; empty where there are not."""
     cores, threads = report.environment.get("cores"), report.environment.get("threads_per_rank", 1)
     ranks = report.timeline.num_ranks
@@ -39,7 +50,7 @@ def full_text(report: "Report") -> str:
     """The verdict, how and on what it was measured, and a table of the ranks."""
     header = ["rank", "holds", "computes", "moves data", "waits", "peak memory"]
     table = format_table(header, [_row(report, rank) for rank in range(report.timeline.num_ranks)], left=(0, 1))
-    return "\n".join([wrap(report.verdict), wrap(_how(report)), wrap(_where(report)), table])
+    return "\n".join([wrap(report.verdict), wrap(_how(report)), wrap(where(report)), table])
 
 
 def _against_prediction(report: "Report") -> str:
@@ -88,7 +99,7 @@ def _how(report: "Report") -> str:
     )
 
 
-def _where(report: "Report") -> str:
+def where(report: "Report") -> str:
     """Devices, links, machine, versions and what else it did, as far as they are known."""
     known: dict[str, Any] = report.environment
     machine = [

@@ -71,19 +71,17 @@ def format_share(share: float, *, sign: bool = False) -> str:
     return f"{100 * share:{'+' if sign else ''}.0f} %"
 
 
-def format_range(seconds: float, low_s: float, high_s: float, of: str = "") -> str:
-    """A duration, what it is of, and the range around it in the same unit, where there is any to be seen.
+def format_spread(seconds: float, low_s: float, high_s: float) -> str:
+    """The range around a duration in the unit and with the digits `format_seconds` gives it; empty if it rounds away.
 
     Example:
-        >>> format_range(0.0123, 0.0121, 0.0129, "per step"), format_range(2.5, 2.499, 2.501)
-        ('12.3 ms per step (12.1 to 12.9)', '2.50 s')
+        >>> format_spread(0.0123, 0.0121, 0.0129), format_spread(2.5, 2.499, 2.501)
+        ('12.1 to 12.9', '')
     """
-    text = format_seconds(seconds)
-    number, unit = text.split()
+    number, unit = format_seconds(seconds).split()
     digits = len(number.partition(".")[2])
     low, high = (f"{value / _SECONDS_OF[unit]:.{digits}f}" for value in (low_s, high_s))
-    spread = "" if low == high else f" ({low} to {high})"
-    return f"{text}{' ' * bool(of)}{of}{spread}"
+    return "" if low == high else f"{low} to {high}"
 
 
 _SECONDS_OF = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}

@@ -10,6 +10,7 @@ from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, uniform
 from pipelab.report import Report
+from pipelab.report_words import remarks, spread, where
 from pipelab.units import format_count
 from pipelab.viz.explorer_program import program_state
 from pipelab.viz.value_names import tail
@@ -69,6 +70,9 @@ def report_state(report: Report) -> dict[str, Any]:
         **timeline_state(report.timeline),
         "cuts": list(report.plan.cuts),
         "step_s": report.step_s,
+        "spread": spread(report),
+        "remarks": " ".join(remarks(report)),
+        "where": where(report),
         "idle": report.bubble_fraction,
         "predicted": {"makespan_s": predicted.makespan_s, "rows": _outlines(predicted)} if predicted else None,
     }

@@ -41,7 +41,8 @@ def measured_by(explorer: "Explorer") -> Task[Measurement]:
         machine = runner.measure(num_stages, progress)
         if graph is explorer._graph:
             explorer.hardware = machine
-        return machine, f"Times are now those of {machine.name}."
+        disturbed = machine.other_load.sentence if machine.other_load else ""
+        return machine, f"Times are now those of {machine.name}. {disturbed}".strip()
 
     return measure
 

@@ -315,6 +315,23 @@ def test_the_difference_is_told_in_words(node: Node, slower: float, step_s: floa
 
 
 @pytest.mark.parametrize(
+    ("predicted", "apart", "words"),
+    [
+        (None, False, "Measured: step 1.02 s (1.00 to 1.10), idle 50 %"),
+        (1.0, False, "Measured: step 1.02 s (1.00 to 1.10; +2 %), idle 50 %: as predicted"),
+        (1.0, True, "Measured on this machine: step 1.02 s (1.00 to 1.10), 1.00 s predicted for it (+2 %), "
+                    "idle 50 %: as predicted"),
+    ],
+)  # fmt: skip
+def test_spread_and_what_disturbed_are_told(node: Node, predicted: float | None, apart: bool, words: str) -> None:
+    remarks = "4 ranks share 2 cores. Other programs used 0.7 of 2 cores meanwhile: times may be too long."
+    report = {"rows": [], "step_s": 1.02, "spread": "1.00 to 1.10", "remarks": remarks, "idle": 0.5}
+    report["predicted"] = predicted and {"makespan_s": predicted, "rows": []}
+    told = node.run(WORDS, "measured", report, apart).replace("\u00a0", " ")
+    assert told == f"{words}. {remarks.rstrip('.')}"
+
+
+@pytest.mark.parametrize(
     ("rank", "time", "found"),
     [
         (0, 0.005, ["F", 0, 0, 0.0, 0.01]),

@@ -4,7 +4,7 @@ import { HELP } from "./keys.js";
 import { OWN_KEYS, button, el, keep, set } from "./dom.js";
 import { SCHEDULE_NAMES } from "./schedules.js";
 
-const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Chrome trace"]];
+const FILE_KINDS = [["html", "Web page"], ["png", "PNG"], ["svg", "SVG"], ["plan", "Plan"], ["report", "Report"], ["trace", "Perfetto trace"]];
 const SCHEDULES = Object.entries(SCHEDULE_NAMES).map(([name, { text, alone = text }]) => [name, alone]);
 const SYSTEMS = [["vllm", "vLLM"], ["megatron", "Megatron-LM"], ["device_map", "accelerate"], ["torch", "torch"]];
 

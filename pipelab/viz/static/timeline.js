@@ -180,7 +180,7 @@ export class TimelinePane {
     const apart = this.scales.share && prediction !== null;
     if (this.told === report && this.toldApart === apart) return;
     [this.told, this.toldApart] = [report, apart];
-    this.result.textContent = measuredWords(report, apart);
+    set(this.result, { text: measuredWords(report, apart), title: report.where });
   }
 
   /** Which run is drawn, where there are several. */

@@ -18,14 +18,21 @@ export function predictedWords({ rows, unit, makespan_s, idle }, { numMicrobatch
 
 /** How the run went, against what was predicted for it; `apart` is what is drawn above it predicted for something else. */
 export function measuredWords(report, apart = false) {
+  const remarks = report.remarks ? `. ${report.remarks.replace(/\.$/, "")}` : "";
+  return `${comparedWords(report, apart)}${remarks}`;
+}
+
+function comparedWords(report, apart) {
   const predicted_s = report.predicted?.makespan_s;
   const idle = `idle ${idleText(report.idle)}`;
   const step = `Measured${apart ? " on this machine" : ""}: step ${formatSeconds(report.step_s)}`;
-  if (!predicted_s) return `${step}, ${idle}`;
+  const spread = report.spread ? ` (${report.spread})` : "";
+  if (!predicted_s) return `${step}${spread}, ${idle}`;
   const above = report.step_s / predicted_s - 1;
-  const sign = Math.round(100 * above) < 0 ? "−" : "+";
-  const here = apart ? `, ${formatSeconds(predicted_s)} predicted for it` : "";
-  return `${step}${here} (${sign}${idleText(Math.abs(above))}), ${idle}: ${whereItDiffers(report, above)}`;
+  const off = `${Math.round(100 * above) < 0 ? "−" : "+"}${idleText(Math.abs(above))}`;
+  const difference = `${idle}: ${whereItDiffers(report, above)}`;
+  if (apart) return `${step}${spread}, ${formatSeconds(predicted_s)} predicted for it (${off}), ${difference}`;
+  return `${step} (${[report.spread, off].filter(Boolean).join("; ")}), ${difference}`;
 }
 
 // Nobody calls less a difference, in the step or in what a rank computes.
