@@ -1,11 +1,14 @@
 """Where ranks compute: chosen from what the machine has, and said in a sentence."""
 
+import math
 import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,6 +19,10 @@ from pipelab.errors import LaunchError
 from pipelab.units import plural
 
 LinkKind = Literal["shared memory", "host memory", "nccl", "gloo"]
+
+# Where Linux tells a container its share of the processor, in the second and in the first version of control groups.
+_SHARE = Path("/sys/fs/cgroup/cpu.max")
+_OLD_SHARE = Path("/sys/fs/cgroup/cpu")
 
 LINKS: Mapping[LinkKind, str] = MappingProxyType(
     {
@@ -70,8 +77,23 @@ class Devices:
 
 
 def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Cores this process may use: no more than a container's share of the processor, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(cores, math.ceil(_cores_share() or cores)))
+
+
+def _cores_share() -> float | None:
+    """How many cores' worth of time a container may use; None where nothing limits it.
+
+    A hub that gives 2 of its 64 cores shows all of them: threads for 64 would stand still most of the time.
+    """
+    with suppress(OSError, ValueError):  # no such limits here, or "max"
+        quota, period = _SHARE.read_text().split()
+        return int(quota) / int(period)
+    with suppress(OSError):
+        quota_us, period_us = (int((_OLD_SHARE / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return quota_us / period_us if quota_us > 0 else None
+    return None
 
 
 def check_device(device: str) -> None:

@@ -61,8 +61,8 @@ class LoadMeter:
         )
 
     def _read(self) -> _Reading | None:
-        if sys.platform != "linux":
-            return None
+        if sys.platform != "linux" or num_cores() < len(os.sched_getaffinity(0)):
+            return None  # from which cores a container's share comes, nobody can tell
         try:
             busy_s, stolen_s = _cores_s(_STAT.read_text(), os.sched_getaffinity(0))
             ours_s = time.process_time() + sum(map(_process_s, self._pids))

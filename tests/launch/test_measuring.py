@@ -4,12 +4,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
+import torch
 
+import pipelab
+from pipelab.launch.baselines import _NOT_QUIET, Baseline, Baselines
 from pipelab.launch.devices import Devices, num_cores
+from pipelab.launch.group import Patience
 from pipelab.launch.load_meter import SHORTEST_S, LoadMeter, _cores_s
-from pipelab.launch.measuring import LEAST_S, MOST_S, NUM_STEPS, _expected, spare_cores
+from pipelab.launch.measuring import LEAST_S, MOST_S, NUM_STEPS, Measured, _expected, spare_cores
+from pipelab.launch.memory import Weights
+from pipelab.load import OtherLoad
 
 BURNT_S = 0.4
 BURN = f"""
@@ -84,6 +91,51 @@ def test_ranks_leave_the_cores_beyond_their_threads(monkeypatch: pytest.MonkeyPa
     assert spare_cores(Devices(("cpu",) * 9, 1, "")) == 0
     assert spare_cores(Devices(("cuda:0", "cuda:1"), 4, "")) == 6
     assert spare_cores(Devices(("cpu",) * 3, 2, ""), paced=True) == 8
+
+
+class Asked(Baselines):
+    """Counts how often the unsplit model is measured, and takes what it is told to find."""
+
+    found = Baseline(1.0)
+    times = 0
+
+    def _measure(self, *_: object) -> Baseline:
+        self.times += 1
+        return self.found
+
+
+@pytest.fixture
+def asked() -> Asked:
+    traced = pipelab.trace(torch.nn.Linear(2, 2).eval(), torch.zeros(4, 2))
+    return Asked(traced, cast(Weights, None), "cpu")
+
+
+def beside(asked: Asked, others_cores: float | None, rows: int = 4) -> Baseline:
+    load = None if others_cores is None else OtherLoad(others_cores, 0.0, 2, 0, 1.0)
+    patience = Patience(lambda: False, 60.0)
+    return asked.beside(Measured(0.1, (), load), [torch.zeros(rows, 2)], patience, lambda: None)
+
+
+def test_a_disturbed_run_is_not_compared(asked: Asked) -> None:
+    """A run beside another program seemed slower than the unsplit model that ran after it."""
+    assert beside(asked, 1.0) == Baseline(None, "not compared with the unsplit model: the machine was busy")
+    assert asked.times == 0
+
+
+def test_the_unsplit_model_is_measured_once_per_batch_size(asked: Asked) -> None:
+    assert [beside(asked, load).seconds for load in (0.0, None, 0.1)] == [1.0, 1.0, 1.0]
+    assert asked.times == 1
+    beside(asked, 0.0, rows=2)
+    assert asked.times == 2
+
+
+def test_the_unsplit_model_is_measured_again_once_the_machine_is_quiet(asked: Asked) -> None:
+    asked.found = Baseline(None, _NOT_QUIET)
+    assert [beside(asked, load).seconds for load in (0.0, None)] == [None, None]
+    assert asked.times == 1
+    asked.found = Baseline(2.0)
+    assert beside(asked, 0.0).seconds == 2.0
+    assert asked.times == 2
 
 
 def test_all_processes_have_one_clock() -> None:
