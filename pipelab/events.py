@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipelab.files import damaged, decode
+from pipelab.files import damaged, decode, write_json
 from pipelab.units import plural
 
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
@@ -183,8 +183,12 @@ class Timeline:
         return chrome_trace(self)
 
     def save_trace(self, path: str | Path) -> None:
-        """Write `to_chrome_trace` as a file, for instance step.trace.json: drop it on ui.perfetto.dev."""
-        Path(path).write_text(json.dumps(self.to_chrome_trace()))
+        """Write `to_chrome_trace` as a file, for instance step.trace.json: drop it on ui.perfetto.dev.
+
+        Raises:
+            PipelabError: It cannot be written; says why.
+        """
+        write_json(path, json.dumps(self.to_chrome_trace()), "trace")
 
     @classmethod
     def from_json(cls, data: Any, *, source: str = "the timeline", path: str = "") -> "Timeline":

@@ -1,6 +1,6 @@
 """What a report says: the verdict, on what it was measured, and a row per rank."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelab.events import COMPUTE, Event
 from pipelab.plan import shorten
@@ -10,6 +10,7 @@ from pipelab.units import format_bytes, format_seconds, format_share, format_spr
 if TYPE_CHECKING:
     from pipelab.report import Report
 
+_Kind = TypeVar("_Kind")
 # Below this share of the step even the busiest stage is not what the step's duration follows from.
 _MOSTLY = 0.5
 # Below this the busiest stage does not stand out from the mean.
@@ -39,11 +40,11 @@ def remarks(report: "Report") -> list[str]:
 
 def _crowded(report: "Report") -> str:
     """That there are more threads than cores; empty where there are not."""
-    cores, threads = report.environment.get("cores"), report.environment.get("threads_per_rank", 1)
+    cores, threads = _known(report, "cores", int), _known(report, "threads_per_rank", int) or 1
     ranks = report.timeline.num_ranks
-    if report.environment.get("device") != "cpu" or report.is_paced or not isinstance(cores, int):
+    if cores is None or ranks * threads <= cores or report.is_paced or report.environment.get("device") != "cpu":
         return ""
-    return f"{plural(ranks, 'rank')} share {plural(cores, 'core')}." if ranks * threads > cores else ""
+    return f"{plural(ranks, 'rank')} share {plural(cores, 'core')}."
 
 
 def full_text(report: "Report") -> str:
@@ -101,20 +102,26 @@ def _how(report: "Report") -> str:
 
 def where(report: "Report") -> str:
     """Devices, links, machine, versions and what else it did, as far as they are known."""
-    known: dict[str, Any] = report.environment
+    cores, memory_bytes = _known(report, "cores", int), _known(report, "memory_bytes", int)
     machine = [
-        str(known.get("processor", "")),
-        plural(known["cores"], "core") if "cores" in known else "",
-        format_bytes(known["memory_bytes"]) if "memory_bytes" in known else "",
-        str(known.get("system", "")),
-        *(f"{name} {known[key]}" for key, name in _VERSIONS if key in known),
-        f"other programs used {report.other_load.others_cores:.1f} cores" if report.other_load else "",
+        _known(report, "processor", str),
+        plural(cores, "core") if cores else None,
+        format_bytes(memory_bytes) if memory_bytes else None,
+        _known(report, "system", str),
+        *(f"{name} {version}" for name, key in _VERSIONS if (version := _known(report, key, str))),
+        f"other programs used {report.other_load.others_cores:.1f} cores" if report.other_load else None,
     ]
-    parts = [str(known.get("device_text", "device unknown")), ", ".join(filter(None, machine))]
+    parts = [_known(report, "device_text", str) or "device unknown", ", ".join(filter(None, machine))]
     return "; ".join(filter(None, parts))
 
 
-_VERSIONS = (("python", "Python"), ("torch", "torch"), ("pipelab", "pipelab"))
+_VERSIONS = (("Python", "python"), ("torch", "torch"), ("pipelab", "pipelab"))
+
+
+def _known(report: "Report", key: str, kind: type[_Kind]) -> _Kind | None:
+    """What the environment says; None where it says nothing, or, in a file from elsewhere, nonsense."""
+    value = report.environment.get(key)
+    return value if isinstance(value, kind) else None
 
 
 def _row(report: "Report", rank: int) -> list[str]:
