@@ -1,6 +1,7 @@
 """Where pictures meet processes: the explorer with a Run button that starts ranks."""
 
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ from pipelab.viz.explorer_workloads import Workload, are_of_one_model, opening_p
 
 # Thirty students with two explorers of four ranks each: processes nobody uses must go.
 IDLE_S = 600.0
+# Short steps are more than a browser can be told of one by one, and telling would disturb them.
+_TELL_S = 0.1
 _DECODE = "Planning only: this is one decode step, whose caches have no contents. Explore whole sequences to run them."
 
 
@@ -185,8 +188,13 @@ class _Runner:
                 pipe = self._ready(plan, progress)
                 self._check()
 
+                told_s = 0.0
+
                 def step(done: int, total: int) -> None:
-                    progress(*_told(done, total))
+                    nonlocal told_s
+                    if done in (0, 1, total) or time.monotonic() - told_s > _TELL_S:
+                        progress(*_told(done, total))
+                        told_s = time.monotonic()
                     self._check()
 
                 pipe.on_progress = step

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# A quiet machine of 2 cores shows up to 0.1 in half a second, one busy process 0.95 (benchmarks/load.py).
+# A quiet machine of 2 cores shows up to 0.1 in half a second, one busy process 0.95 (benchmarks/truth.py).
 _NOTABLE_CORES = 0.25
 # Of many cores a little more is always in use.
 _NOTABLE_SHARE = 0.005
