@@ -56,6 +56,11 @@ def naive_s(plan: pipelab.Plan, num_microbatches: int) -> float:
     return sum(times) + (num_microbatches - 1) * max(times)
 
 
+def disturbed(report: pipelab.Report) -> str:
+    """A mark where something else kept the machine busy."""
+    return " (busy)" if report.other_load and report.other_load.disturbed else ""
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
@@ -84,7 +89,7 @@ def main() -> None:
                         naive.setdefault(ranks, []).append(abs(textbook))
                         print(
                             f"| {ranks} | {name} | {split} | {m} | {1e3 * report.predicted.makespan_s:.1f} | "
-                            f"{1e3 * report.step_s:.1f} | {error:+.1%} | {textbook:+.1%} |",
+                            f"{1e3 * report.step_s:.1f}{disturbed(report)} | {error:+.1%} | {textbook:+.1%} |",
                             flush=True,
                         )
     for ranks, of_ranks in errors.items():

@@ -104,6 +104,7 @@ def where(report: "Report") -> str:
     """Devices, links, machine, versions and what else it did, as far as they are known."""
     cores, memory_bytes = _known(report, "cores", int), _known(report, "memory_bytes", int)
     machine = [
+        _known(report, "gpu", str),
         _known(report, "processor", str),
         plural(cores, "core") if cores else None,
         format_bytes(memory_bytes) if memory_bytes else None,

@@ -18,6 +18,7 @@ def environment(devices: Devices) -> dict[str, Any]:
     return {
         "device": devices.kind,
         "device_text": devices.text,
+        "gpu": torch.cuda.get_device_name(devices.names[0]) if devices.kind == "cuda" else None,
         "processor": processor(),
         "cores": num_cores(),
         "memory_bytes": memory_bytes(),
