@@ -1,18 +1,16 @@
-"""One stage as a table of ops, and the module that runs it. This is all a rank ever receives of a model.
+"""One stage as a table of ops: all that a rank ever receives of a model.
 
 A table is plain data: operators by name, values by name, no code and no class of the user's. (A pickled
 GraphModule would run `arange` or `rand` once and freeze the result.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from pipelab.operators import operator
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +82,17 @@ class ValueSpec:
         flat = storage[: self.num_bytes].view(self.torch_dtype)
         return flat.as_strided(self.wire_shape, self._dense_strides())
 
+    def compact(self, value: Tensor) -> Tensor:
+        """The value with expanded dimensions of size 1."""
+        if 0 in self.strides:
+            for dim, (size, wire) in enumerate(zip(self.shape, self.wire_shape, strict=True)):
+                if size != wire:
+                    value = value.narrow(dim, 0, 1)
+        return value
+
     def pack(self, value: Tensor, storage: Tensor) -> None:
         """Copy a value into the buffer; expanded dimensions once."""
-        for dim, (size, wire) in enumerate(zip(self.shape, self.wire_shape, strict=True)):
-            if size != wire:
-                value = value.narrow(dim, 0, 1)
-        self.wire_view(storage).copy_(value)
+        self.wire_view(storage).copy_(self.compact(value))
 
     def unpack(self, storage: Tensor) -> Tensor:
         """The value as a view of the buffer, expanded dimensions expanded again."""
@@ -141,75 +144,3 @@ class StageTable:
     table: Table
     inputs: tuple[ValueSpec, ...]
     outputs: tuple[ValueSpec, ...]
-
-
-class StageModule(nn.Module):
-    """A stage as a plain module: `forward(*values) -> tuple of values`.
-
-    It fits `torch.distributed.pipelining.PipelineStage` as well as pipelab's own ranks.
-
-    Args:
-        table: The program.
-        weights: Tensors by first name; only those the table reads are kept.
-        device: Where it runs; device arguments of ops are set to it.
-    """
-
-    def __init__(self, table: Table, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
-        super().__init__()
-        self.table = table
-        self.device = torch.device(device)
-        self.on_op: Callable[[int], None] | None = None
-        self._weights = {name: weights[name] for name in table.weights}
-        for alias, name in (table.aliases or {}).items():
-            self._weights[alias] = weights[name]
-        self._steps = [
-            (row, operator(row.target), self._prepare(row.args, weights), self._prepare(dict(row.kwargs), weights))
-            for row in table.rows
-        ]
-
-    def _prepare(self, argument: Any, weights: Mapping[str, Tensor]) -> Any:
-        """An argument with devices and nested tables in place; only `Ref`s are left to fill in."""
-        if isinstance(argument, DeviceHere):
-            return self.device
-        if isinstance(argument, Table):
-            return _Branch(StageModule(argument, weights, self.device))
-        if isinstance(argument, list | tuple):
-            return type(argument)(self._prepare(item, weights) for item in argument)
-        if isinstance(argument, dict):
-            return {key: self._prepare(item, weights) for key, item in argument.items()}
-        return argument
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Run every op in order."""
-        env: dict[str, Any] = dict(self._weights)
-        env.update(zip(self.table.inputs, values, strict=True))
-        del values
-        for index, (row, function, args, kwargs) in enumerate(self._steps):
-            env[row.name] = function(*_filled(args, env), **_filled(kwargs, env))
-            for name in row.frees:
-                del env[name]
-            if self.on_op is not None:
-                self.on_op(index)
-        return tuple(env[name] for name in self.table.outputs)
-
-
-class _Branch:
-    """A nested program as the callable a higher-order op wants."""
-
-    def __init__(self, module: StageModule) -> None:
-        self.module = module
-
-    def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return self.module(*values)  # type: ignore[no-any-return]
-
-
-def _filled(argument: Any, env: Mapping[str, Any]) -> Any:
-    if isinstance(argument, Ref):
-        return env[argument.name]
-    if isinstance(argument, tuple):
-        return tuple(_filled(item, env) for item in argument)
-    if isinstance(argument, list):
-        return [_filled(item, env) for item in argument]
-    if isinstance(argument, dict):
-        return {key: _filled(item, env) for key, item in argument.items()}
-    return argument

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import pipelab
 from pipelab.errors import LaunchError, TraceError
-from pipelab.program import StageModule
+from pipelab.stage_module import StageModule
 from pipelab.stages import stage_tables, whole_table
 
 transformers = pytest.importorskip("transformers")

@@ -27,7 +27,7 @@ LAYER = {
     ),
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program",
-         "progress", "recording", "sizes", "stages", "tracing"),
+         "progress", "recording", "sizes", "stage_module", "stages", "tracing"),
         "trace",
     ),
     "launch": "launch",

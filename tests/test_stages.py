@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 import pipelab
 from pipelab.errors import LaunchError, SplitError
-from pipelab.program import StageModule, StageTable
+from pipelab.program import StageTable
+from pipelab.stage_module import StageModule
 from pipelab.stages import stage_tables, whole_table
 
 

@@ -8,7 +8,10 @@ from pipelab.launch.memory import Segment
 _STOP = 0
 _FIRST = 8  # a cache line of its own for what all read
 _PER_RANK = 8  # and one for each rank
-_OPS, _AT, _CPU_NS = range(3)
+_PROGRESS, _CPU_NS = range(2)
+# A rank's progress is one word that only grows: whole turns, and within a turn 0 outside ops or 1 + the index of
+# an op. One word costs one write per op, and op and turn are never read apart.
+_TURN = 1 << 20
 
 # A rank that waits wakes a few times a second; one that computes uses much more of a core than this.
 _BUSY_SHARE = 0.05
@@ -28,6 +31,7 @@ class Counters:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self._words = segment.words
+        self._turn = 0  # of the rank that this process is
 
     @staticmethod
     def num_bytes(num_ranks: int) -> int:
@@ -47,13 +51,13 @@ class Counters:
         """Let the next step run."""
         self._words[_STOP] = 0
 
-    def ops_done(self, rank: int) -> int:
-        """Ops a rank has run since it was loaded."""
-        return self._words[self._at(rank, _OPS)]
+    def progress(self, rank: int) -> int:
+        """A number that grows with every op, and with every other thing a rank tells."""
+        return self._words[self._at(rank, _PROGRESS)]
 
     def current_op(self, rank: int) -> int | None:
         """The op of its stage that a rank is running; None while it waits or moves data."""
-        index = self._words[self._at(rank, _AT)] - 1
+        index = self.progress(rank) % _TURN - 1
         return index if index >= 0 else None
 
     def cpu_s(self, rank: int) -> float:
@@ -62,23 +66,31 @@ class Counters:
 
     def enter(self, rank: int) -> None:
         """The rank begins the first op of its stage."""
-        self._words[self._at(rank, _AT)] = 1
+        self.leave(rank)
+        self._words[self._at(rank, _PROGRESS)] += 1
 
     def leave(self, rank: int) -> None:
-        """The rank has run its stage."""
-        self._words[self._at(rank, _AT)] = 0
+        """The rank has run its stage, or goes on with something that is no op."""
+        at = self._at(rank, _PROGRESS)
+        self._turn = (self._words[at] // _TURN + 1) * _TURN
+        self._words[at] = self._turn
+
+    def go_on(self, rank: int) -> None:
+        """The rank waits for nothing but time: tells that it moves, and raises `Stopped` once the flag is up."""
+        self.enter(rank)
+        if self.stopped:
+            raise Stopped
 
     def publish_cpu(self, rank: int) -> None:
         """The rank says how much processor time it has used."""
         self._words[self._at(rank, _CPU_NS)] = time.process_time_ns()
 
     def on_op(self, rank: int) -> Callable[[int], None]:
-        """What the rank calls after every op: counts it, and raises `Stopped` once the flag is up."""
-        words, ops, at = self._words, self._at(rank, _OPS), self._at(rank, _AT)
+        """What the rank calls after every op: tells of it, and raises `Stopped` once the flag is up."""
+        words, at = self._words, self._at(rank, _PROGRESS)
 
         def count(index: int) -> None:
-            words[ops] += 1
-            words[at] = index + 2
+            words[at] = self._turn + index + 2
             if words[_STOP]:
                 raise Stopped
 
@@ -118,4 +130,4 @@ class Stall:
         self._cpu_s = [self._counters.cpu_s(rank) for rank in self._ranks]
 
     def _done(self) -> list[int]:
-        return [self._counters.ops_done(rank) for rank in self._ranks]
+        return [self._counters.progress(rank) for rank in self._ranks]

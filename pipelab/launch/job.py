@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from pipelab.launch.links import Slots, contiguous
+from pipelab.launch import links
 from pipelab.launch.memory import Segment, place
 from pipelab.launch.messages import BatchEnd
 from pipelab.plan import Plan
@@ -70,7 +70,7 @@ class Job:
 
     def link_bytes(self, index: int) -> int:
         """Bytes of the link between rank `index` and the next."""
-        return Slots.num_bytes({size: stage.outputs for size, stage in self.tables[index].items()})
+        return links.link_bytes({size: stage.outputs for size, stage in self.tables[index].items()})
 
     def row(self, rank: int, op: int | None) -> Row | None:
         """The op of a rank's stage that its counters tell of."""
@@ -79,7 +79,7 @@ class Job:
 
 
 def _batch_end(specs: Sequence[ValueSpec], batched: tuple[bool, ...], rows: Sequence[int | None]) -> BatchEnd:
-    placed, num_bytes = place(contiguous(spec, count) for spec, count in zip(specs, rows, strict=True))
+    placed, num_bytes = place(links.contiguous(spec, count) for spec, count in zip(specs, rows, strict=True))
     return BatchEnd(placed, batched, num_bytes)
 
 

@@ -1,17 +1,14 @@
 """How values come to a stage and leave it: from the batch, over a link to a neighbour, into the merged output.
 
-A link is two slots in shared memory and a socket pair for tokens. The sender waits until a slot is free,
-copies its values there and sends "full"; the receiver computes on the slot itself, and sends "free" once
-the results are copied onward (they may lie in the slot). A token names its step, so that what an abandoned
-step left behind is thrown away. A dead neighbour shows as the end of the socket.
+A link is two slots in shared memory and signals (see signals.py). The sender waits until a slot is free, copies
+its values there and signals "full"; the receiver computes on the slot itself, and signals "free" once the
+results are copied onward (they may lie in the slot).
 
     micro-batch      0      1      2      3
     slot             0      1      0      1
     sender waits     -      -    free 0  free 1
 """
 
-import socket
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -20,14 +17,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipelab.launch.counters import Counters, Stopped
-from pipelab.launch.memory import Placed, Segment, place
+from pipelab.launch.memory import Segment, place
 from pipelab.launch.messages import BatchEnd
+from pipelab.launch.signals import HEADER_BYTES, Signals
 from pipelab.program import ValueSpec
 
 NUM_SLOTS = 2
-_TOKEN = struct.Struct("<qq")  # step, micro-batch
-_LOOK_AROUND_S = 0.02
 
 Specs = tuple[ValueSpec, ...]
 
@@ -55,64 +50,6 @@ class Sink(Protocol):
         """Copy the results out and say so."""
 
 
-class Tokens:
-    """One end of the socket pair beside a link.
-
-    Args:
-        end: The socket.
-        counters: Where the flag is that ends a wait.
-    """
-
-    def __init__(self, end: socket.socket, counters: Counters) -> None:
-        end.settimeout(_LOOK_AROUND_S)
-        self._socket = end
-        self._counters = counters
-
-    def send(self, step: int, microbatch: int) -> None:
-        """Tell the neighbour.
-
-        Raises:
-            Stopped: The neighbour is gone.
-        """
-        try:
-            self._socket.sendall(_TOKEN.pack(step, microbatch))
-        except OSError as error:
-            raise Stopped from error
-
-    def wait(self, step: int, microbatch: int) -> None:
-        """Wait until the neighbour has told.
-
-        Raises:
-            Stopped: The step is to be given up, or the neighbour is gone.
-        """
-        while (token := self._next())[0] < step:
-            pass
-        assert token == (step, microbatch), (
-            f"expected step {step}, micro-batch {microbatch}; the neighbour says {token}"
-        )
-
-    def close(self) -> None:
-        """Close this end."""
-        self._socket.close()
-
-    def _next(self) -> tuple[int, int]:
-        data = b""
-        while len(data) < _TOKEN.size:
-            if self._counters.stopped:
-                raise Stopped
-            try:
-                part = self._socket.recv(_TOKEN.size - len(data))
-            except TimeoutError:
-                continue
-            except OSError as error:
-                raise Stopped from error
-            if not part:
-                raise Stopped
-            data += part
-        step, microbatch = _TOKEN.unpack(data)
-        return step, microbatch
-
-
 class Slots:
     """Two buffers that hold the values of a cut, for micro-batches of any of the sizes.
 
@@ -124,9 +61,9 @@ class Slots:
 
     def __init__(self, memory: Tensor, specs: Mapping[int, Specs], sizes: Sequence[int]) -> None:
         self._sizes = sizes
-        self._placed = {size: place(of_size)[0] for size, of_size in specs.items()}
         slot_bytes = self.slot_bytes(specs)
-        self._slots = [memory[slot_bytes * slot :][:slot_bytes] for slot in range(NUM_SLOTS)]
+        slots = [memory[slot_bytes * slot :][:slot_bytes] for slot in range(NUM_SLOTS)]
+        self._places = [{size: _places(slot, of_size) for size, of_size in specs.items()} for slot in slots]
 
     @staticmethod
     def slot_bytes(specs: Mapping[int, Specs]) -> int:
@@ -140,59 +77,71 @@ class Slots:
 
     def pack(self, microbatch: int, values: Sequence[Tensor]) -> None:
         """Copy values into the micro-batch's slot."""
-        for (placed, storage), value in zip(self._storages(microbatch), values, strict=True):
-            placed.spec.pack(value, storage)
+        for (spec, buffer), value in zip(self._of(microbatch), values, strict=True):
+            buffer.copy_(spec.compact(value))
 
     def unpack(self, microbatch: int) -> tuple[Tensor, ...]:
         """The values of the micro-batch, in its slot."""
-        return tuple(placed.spec.unpack(storage) for placed, storage in self._storages(microbatch))
+        # A new view each time: a stage may reshape in place what it is given.
+        return tuple([buffer.expand(spec.shape) for spec, buffer in self._of(microbatch)])
 
-    def _storages(self, microbatch: int) -> list[tuple[Placed, Tensor]]:
-        slot = self._slots[microbatch % NUM_SLOTS]
-        return [
-            (placed, slot[placed.offset : placed.offset + placed.spec.num_bytes])
-            for placed in self._placed[self._sizes[microbatch]]
-        ]
+    def _of(self, microbatch: int) -> list[tuple[ValueSpec, Tensor]]:
+        return self._places[microbatch % NUM_SLOTS][self._sizes[microbatch]]
+
+
+def _places(slot: Tensor, specs: Specs) -> list[tuple[ValueSpec, Tensor]]:
+    """Each value with its place in the slot."""
+    return [(placed.spec, placed.spec.wire_view(slot[placed.offset :])) for placed in place(specs)[0]]
+
+
+def link_bytes(specs: Mapping[int, Specs]) -> int:
+    """Bytes of a link: of its signals, and of its slots."""
+    return HEADER_BYTES + Slots.num_bytes(specs)
+
+
+def slots_of(segment: Segment, specs: Mapping[int, Specs], sizes: Sequence[int]) -> Slots:
+    """The slots of a link."""
+    return Slots(segment.bytes[HEADER_BYTES:], specs, sizes)
 
 
 class LinkSource:
     """Receives from the stage before."""
 
-    def __init__(self, slots: Slots, tokens: Tokens, num_microbatches: int) -> None:
+    def __init__(self, slots: Slots, signals: Signals, num_microbatches: int) -> None:
         self._slots = slots
-        self._tokens = tokens
+        self._signals = signals
         self._num_microbatches = num_microbatches
 
     def wait(self, step: int, microbatch: int) -> None:
         """Wait for "full"."""
-        self._tokens.wait(step, microbatch)
+        self._signals.wait(step, microbatch)
 
     def take(self, microbatch: int) -> tuple[Tensor, ...]:
         """The values, in the slot."""
         return self._slots.unpack(microbatch)
 
     def release(self, step: int, microbatch: int) -> None:
-        """Send "free", if the sender still needs the slot in this step."""
+        """Signal "free", if the sender still needs the slot in this step."""
         if microbatch + NUM_SLOTS < self._num_microbatches:
-            self._tokens.send(step, microbatch)
+            self._signals.send(step, microbatch)
 
 
 class LinkSink:
     """Sends to the next stage."""
 
-    def __init__(self, slots: Slots, tokens: Tokens) -> None:
+    def __init__(self, slots: Slots, signals: Signals) -> None:
         self._slots = slots
-        self._tokens = tokens
+        self._signals = signals
 
     def wait(self, step: int, microbatch: int) -> None:
         """Wait for "free" of the micro-batch that had the slot before."""
         if microbatch >= NUM_SLOTS:
-            self._tokens.wait(step, microbatch - NUM_SLOTS)
+            self._signals.wait(step, microbatch - NUM_SLOTS)
 
     def put(self, step: int, microbatch: int, values: Sequence[Tensor]) -> None:
-        """Copy into the slot and send "full"."""
+        """Copy into the slot and signal "full"."""
         self._slots.pack(microbatch, values)
-        self._tokens.send(step, microbatch)
+        self._signals.send(step, microbatch)
 
 
 class BatchSource:

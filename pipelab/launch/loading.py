@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from pipelab.launch.counters import Counters
-from pipelab.launch.links import BatchSink, BatchSource, LinkSink, LinkSource, Sink, Slots, Source, Specs, Tokens
+from pipelab.launch.links import BatchSink, BatchSource, LinkSink, LinkSource, Sink, Source, Specs, slots_of
 from pipelab.launch.loop import Stage
 from pipelab.launch.memory import Segment
 from pipelab.launch.messages import BatchEnd, Join, Load
-from pipelab.program import StageModule
+from pipelab.launch.signals import HAS_SEMAPHORES, SPIN_NS, Semaphores, Signals, Tokens
+from pipelab.stage_module import StageModule
 
 
 class Loader:
@@ -29,14 +30,14 @@ class Loader:
         self._weights = {placed.spec.name: placed.spec.unpack(segment.storage(placed)) for placed in join.weights}
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
-        self._tokens: list[Tokens] = []
+        self._signals: list[Signals] = []
 
     def load(self, load: Load, descriptors: Sequence[int]) -> Stage:
         """The stage; the one before is let go."""
         torch.set_num_threads(load.num_threads)
-        for tokens in self._tokens:
-            tokens.close()
-        self._tokens = []
+        for signals in self._signals:
+            signals.close()
+        self._signals = []
         rest = list(descriptors)
         counters = Counters(_mapped(rest, load.counters_bytes))
         inputs = {size: stage.inputs for size, stage in load.tables.items()}
@@ -64,19 +65,28 @@ class Loader:
         segment = _mapped(rest, load.source.num_bytes)
         if isinstance(load.source, BatchEnd):
             return BatchSource(segment, load.source, specs, load.sizes)
-        slots = Slots(segment.bytes, specs, load.sizes)
-        return LinkSource(slots, self._link_tokens(rest, counters), len(load.sizes))
+        signals = self._link_signals(load, segment, rest, counters, is_sender=False)
+        return LinkSource(slots_of(segment, specs, load.sizes), signals, len(load.sizes))
 
     def _sink(self, load: Load, specs: Mapping[int, Specs], rest: list[int], counters: Counters) -> Sink:
         segment = _mapped(rest, load.sink.num_bytes)
         if isinstance(load.sink, BatchEnd):
             return BatchSink(segment, load.sink, specs, load.sizes)
-        return LinkSink(Slots(segment.bytes, specs, load.sizes), self._link_tokens(rest, counters))
+        signals = self._link_signals(load, segment, rest, counters, is_sender=True)
+        return LinkSink(slots_of(segment, specs, load.sizes), signals)
 
-    def _link_tokens(self, rest: list[int], counters: Counters) -> Tokens:
-        tokens = Tokens(socket.socket(fileno=rest.pop(0)), counters)
-        self._tokens.append(tokens)
-        return tokens
+    def _link_signals(
+        self, load: Load, segment: Segment, rest: list[int], counters: Counters, *, is_sender: bool
+    ) -> Signals:
+        end = socket.socket(fileno=rest.pop(0))
+        spin_ns = SPIN_NS if load.has_core else 0
+        signals: Signals = (
+            Semaphores(segment, end, counters, is_sender=is_sender, spin_ns=spin_ns)
+            if HAS_SEMAPHORES
+            else Tokens(end, counters)
+        )
+        self._signals.append(signals)
+        return signals
 
 
 def _mapped(rest: list[int], num_bytes: int) -> Segment:

@@ -1,10 +1,10 @@
 """One step of one rank: receive, compute, send, for each micro-batch; and when it did what."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from pipelab.launch.links import Sink, Source
 from pipelab.launch.messages import RankEvent, Step
 from pipelab.launch.op_clock import OpClock
 from pipelab.launch.pacing import Pace
-from pipelab.program import StageModule, StageTable
+from pipelab.program import StageTable
+from pipelab.stage_module import StageModule
 
 Compute = Callable[[int, tuple[Tensor, ...]], tuple[Tensor, ...]]  # for a micro-batch, from values to results
+
+_KINDS: tuple[Kind, ...] = ("wait", "recv", "F", "wait", "send")  # what a micro-batch is to a rank, in order
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,6 @@ class Stage:
     counters: Counters
 
 
-@dataclass
-class Recorder:
-    """Collects events.
-
-    Args:
-        synchronize: Waits until the device has done what it was asked to; called before an event ends.
-    """
-
-    synchronize: Callable[[], None]
-    events: list[RankEvent] = field(default_factory=list)
-
-    @contextmanager
-    def __call__(self, kind: Kind, microbatch: int, num_bytes: int = 0) -> Iterator[None]:
-        """Record the block as one event."""
-        start_ns = time.perf_counter_ns()
-        yield
-        self.synchronize()
-        self.events.append(RankEvent(kind, microbatch, start_ns, time.perf_counter_ns(), num_bytes))
-
-
 @torch.inference_mode()
 def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tuple[float, ...], ...]]:
     """Run every micro-batch once, in order.
@@ -75,33 +58,75 @@ def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tup
     Raises:
         Stopped: The step was given up, or a neighbour is gone.
     """
-    is_gpu = stage.device.type == "cuda"
-    record = Recorder(partial(torch.cuda.synchronize, stage.device) if is_gpu else _nothing)
     clock = OpClock(stage.device) if step.times_ops else None
     compute = _timed(stage, clock) if clock else _paced(stage, step.pace_s) if step.pace_s else _computed(stage)
-    for microbatch, size in enumerate(stage.sizes):
-        table = stage.tables[size]
-        with record("wait", microbatch):
-            stage.source.wait(step.number, microbatch)
-        with record("recv", microbatch, sum(spec.num_bytes for spec in table.inputs)):
-            values = tuple(value.to(stage.device) for value in stage.source.take(microbatch))
-        with record("F", microbatch):
-            stage.counters.enter(stage.rank)
-            results = compute(microbatch, values)
-            stage.counters.leave(stage.rank)
-        with record("wait", microbatch):
-            stage.sink.wait(step.number, microbatch)
-        with record("send", microbatch, sum(spec.num_bytes for spec in table.outputs)):
-            stage.sink.put(step.number, microbatch, results)
+    times_ns: list[int] = []
+    run_microbatches(stage, step.number, compute, _marker(stage.device, times_ns))
+    return _events(stage, times_ns), clock.durations_s() if clock else ()
+
+
+def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable[[], None]) -> None:
+    """Run every micro-batch once.
+
+    Args:
+        stage: What to run.
+        number: Of the step.
+        compute: The stage's ops, or what stands in their place.
+        mark: Called at the start, and where in a micro-batch one of `_KINDS` ends.
+    """
+    source, sink, counters, rank = stage.source, stage.sink, stage.counters, stage.rank
+    mark()
+    for microbatch in range(len(stage.sizes)):
+        source.wait(number, microbatch)
+        mark()
+        values = source.take(microbatch)
+        if stage.device.type != "cpu":
+            values = tuple(value.to(stage.device) for value in values)
+        mark()
+        counters.enter(rank)
+        results = compute(microbatch, values)
+        counters.leave(rank)
+        mark()
+        sink.wait(number, microbatch)
+        mark()
+        sink.put(number, microbatch, results)
         # Only now: a result may lie in the memory its input came in.
         del values, results
-        stage.source.release(step.number, microbatch)
-    return tuple(record.events), clock.durations_s() if clock else ()
+        source.release(number, microbatch)
+        mark()
+
+
+def _marker(device: torch.device, times_ns: list[int]) -> Callable[[], None]:
+    """What notes the time. A few dozen nanoseconds: what the times mean is worked out after the step."""
+    append, now, synchronize = times_ns.append, time.perf_counter_ns, partial(torch.cuda.synchronize, device)
+
+    def mark() -> None:
+        append(now())
+
+    def mark_done() -> None:
+        synchronize()
+        append(now())
+
+    return mark_done if device.type == "cuda" else mark
+
+
+def _events(stage: Stage, times_ns: list[int]) -> tuple[RankEvent, ...]:
+    """The events that lie between the times."""
+    moved = {
+        size: {"recv": sum(spec.num_bytes for spec in table.inputs), "send": sum(s.num_bytes for s in table.outputs)}
+        for size, table in stage.tables.items()
+    }
+    kinds = [(microbatch, kind) for microbatch in range(len(stage.sizes)) for kind in _KINDS]
+    return tuple(
+        RankEvent(kind, microbatch, start_ns, end_ns, moved[stage.sizes[microbatch]].get(kind, 0))
+        for (microbatch, kind), (start_ns, end_ns) in zip(kinds, pairwise(times_ns), strict=True)
+    )
 
 
 def _computed(stage: Stage) -> Compute:
     """Run the stage's ops."""
-    return lambda microbatch, values: stage.modules[stage.sizes[microbatch]](*values)
+    run = [stage.modules[size].forward for size in stage.sizes]
+    return lambda microbatch, values: run[microbatch](*values)
 
 
 def _timed(stage: Stage, clock: OpClock) -> Compute:
@@ -123,9 +148,5 @@ def _timed(stage: Stage, clock: OpClock) -> Compute:
 
 def _paced(stage: Stage, pace_s: tuple[float, ...]) -> Compute:
     """Wait as long as the stage was predicted to take; the results have the right shapes and no meaning."""
-    pace = Pace(stage.tables, stage.device, stage.counters.on_op(stage.rank))
+    pace = Pace(stage.tables, stage.device, partial(stage.counters.go_on, stage.rank))
     return lambda microbatch, _values: pace(stage.sizes[microbatch], pace_s[microbatch])
-
-
-def _nothing() -> None:
-    """The CPU has done everything when a call returns."""

@@ -57,6 +57,7 @@ class Load:
         tables: The stage for each size.
         device: Where it computes.
         num_threads: Threads it computes with on the CPU.
+        has_core: Whether every rank has a core of its own, so that it may look for signals before it sleeps.
         counters_bytes: Bytes of the counters' segment.
         source: Where its values come from.
         sink: Where its results go.
@@ -67,6 +68,7 @@ class Load:
     tables: Mapping[int, StageTable]
     device: str
     num_threads: int
+    has_core: bool
     counters_bytes: int
     source: BatchEnd | LinkEnd
     sink: BatchEnd | LinkEnd

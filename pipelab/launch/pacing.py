@@ -77,9 +77,7 @@ class Pace:
         on_progress: Called again and again while waiting; raises to give up.
     """
 
-    def __init__(
-        self, tables: Mapping[int, StageTable], device: torch.device, on_progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, tables: Mapping[int, StageTable], device: torch.device, on_progress: Callable[[], None]) -> None:
         self._results = {
             size: tuple(
                 torch.zeros(spec.wire_shape, dtype=spec.torch_dtype, device=device).expand(spec.shape)
@@ -93,7 +91,7 @@ class Pace:
         """Wait."""
         end_s = time.perf_counter() + duration_s
         while (left_s := end_s - time.perf_counter()) > 0:
-            self._on_progress(0)
+            self._on_progress()
             if left_s > _SPIN_S:
                 time.sleep(min(left_s - _SPIN_S, _LOOK_AROUND_S))
         return self._results[size]

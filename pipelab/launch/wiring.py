@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pipelab.launch.counters import Counters
-from pipelab.launch.devices import Devices
+from pipelab.launch.devices import Devices, num_cores
 from pipelab.launch.group import Request
 from pipelab.launch.job import Job
 from pipelab.launch.memory import Segment
@@ -74,6 +74,7 @@ class Wiring:
             tables=job.tables[rank],
             device=devices.names[rank],
             num_threads=devices.num_threads,
+            has_core=job.num_ranks <= num_cores(),
             counters_bytes=self.counters.segment.num_bytes,
             source=job.inputs if rank == 0 else LinkEnd(devices.links[rank - 1], job.link_bytes(rank - 1)),
             sink=job.outputs if rank == last else LinkEnd(devices.links[rank], job.link_bytes(rank)),

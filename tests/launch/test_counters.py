@@ -17,11 +17,18 @@ def test_ops_are_counted_and_named(counters: Counters) -> None:
     assert counters.current_op(1) is None
     counters.enter(1)
     assert counters.current_op(1) == 0
-    count(0)
-    assert (counters.ops_done(1), counters.current_op(1)) == (1, 1)
+    seen = [counters.progress(1)]
+    for index in range(3):
+        count(index)
+        assert counters.current_op(1) == index + 1
+        seen.append(counters.progress(1))
     counters.leave(1)
-    assert (counters.ops_done(1), counters.current_op(1)) == (1, None)
-    assert counters.ops_done(0) == 0
+    assert counters.current_op(1) is None
+    counters.enter(1)
+    assert counters.current_op(1) == 0
+    seen.append(counters.progress(1))
+    assert seen == sorted(set(seen)), "progress only grows"
+    assert counters.progress(0) == 0
 
 
 def test_flag_stops_after_the_op(counters: Counters) -> None:
@@ -29,7 +36,7 @@ def test_flag_stops_after_the_op(counters: Counters) -> None:
     counters.stop()
     with pytest.raises(Stopped):
         count(0)
-    assert counters.ops_done(0) == 1
+    assert counters.progress(0) > 0
     counters.resume()
     count(1)
 
@@ -40,6 +47,17 @@ def test_no_op_for_long_is_a_stall(counters: Counters) -> None:
     counters.on_op(1)(0)
     assert stall.duration_s(104.0) == 0.0
     assert stall.duration_s(110.0) == 6.0
+
+
+def test_a_rank_that_only_waits_for_time_moves_and_can_be_stopped(counters: Counters) -> None:
+    stall = Stall(counters, 2, now_s=0.0)
+    counters.go_on(0)
+    assert stall.duration_s(100.0) == 0.0
+    counters.go_on(0)
+    assert stall.duration_s(200.0) == 0.0
+    counters.stop()
+    with pytest.raises(Stopped):
+        counters.go_on(0)
 
 
 def test_one_long_op_is_no_stall_while_it_computes(counters: Counters) -> None:

@@ -1,15 +1,27 @@
-"""Two ranks' ends of a link in one process: slots, tokens, and what an abandoned step leaves behind."""
+"""Two ranks' ends of a link in one process: slots, signals, and what an abandoned step leaves behind."""
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from pipelab.launch.counters import Counters, Stopped
-from pipelab.launch.links import NUM_SLOTS, BatchSink, BatchSource, LinkSink, LinkSource, Slots, Tokens, contiguous
+from pipelab.launch.links import (
+    NUM_SLOTS,
+    BatchSink,
+    BatchSource,
+    LinkSink,
+    LinkSource,
+    contiguous,
+    link_bytes,
+    slots_of,
+)  # fmt: skip
 from pipelab.launch.memory import Segment, place
 from pipelab.launch.messages import BatchEnd
+from pipelab.launch.signals import HAS_SEMAPHORES, Semaphores, Signals, Tokens
 from pipelab.program import ValueSpec
 
 SIZES = (2, 2, 1)
@@ -22,15 +34,35 @@ def counters() -> Counters:
         return Counters(segment)
 
 
-@pytest.fixture
-def link(counters: Counters) -> Iterator[tuple[LinkSink, LinkSource, Tokens, Tokens]]:
-    memory = torch.zeros(Slots.num_bytes(SPECS), dtype=torch.uint8)
-    sending, receiving = (Tokens(end, counters) for end in socket.socketpair())
-    sink = LinkSink(Slots(memory, SPECS, SIZES), sending)
-    source = LinkSource(Slots(memory, SPECS, SIZES), receiving, len(SIZES))
-    yield sink, source, sending, receiving
-    sending.close()
-    receiving.close()
+@dataclass
+class Link:
+    """Both ends of a link, in one process."""
+
+    sink: LinkSink
+    source: LinkSource
+    sending: Signals
+    receiving: Signals
+
+
+def tie(how: str, counters: Counters, sizes: tuple[int, ...], *, spin_ns: int = 0) -> Link:
+    with Segment.create(link_bytes(SPECS), "the links") as segment:
+        ends = socket.socketpair()
+        signals: list[Signals] = [
+            Semaphores(segment, end, counters, is_sender=is_sender, spin_ns=spin_ns)
+            if how == "semaphores"
+            else Tokens(end, counters)
+            for end, is_sender in zip(ends, (True, False), strict=True)
+        ]
+        sink = LinkSink(slots_of(segment, SPECS, sizes), signals[0])
+        return Link(sink, LinkSource(slots_of(segment, SPECS, sizes), signals[1], len(sizes)), *signals)
+
+
+@pytest.fixture(params=[*(["semaphores"] if HAS_SEMAPHORES else []), "tokens"])
+def link(request: pytest.FixtureRequest, counters: Counters) -> Iterator[Link]:
+    link = tie(request.param, counters, SIZES)
+    yield link
+    link.sending.close()
+    link.receiving.close()
 
 
 def send(sink: LinkSink, step: int, microbatch: int) -> torch.Tensor:
@@ -48,8 +80,8 @@ def received(source: LinkSource, step: int, microbatch: int) -> torch.Tensor:
     return value
 
 
-def test_more_micro_batches_than_slots(link: tuple[LinkSink, LinkSource, Tokens, Tokens]) -> None:
-    sink, source, *_ = link
+def test_more_micro_batches_than_slots(link: Link) -> None:
+    sink, source = link.sink, link.source
     assert len(SIZES) > NUM_SLOTS
     for step in (1, 2):
         expected = [send(sink, step, 0), send(sink, step, 1)]
@@ -59,8 +91,8 @@ def test_more_micro_batches_than_slots(link: tuple[LinkSink, LinkSource, Tokens,
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
-def test_abandoned_step_leaves_no_residue(link: tuple[LinkSink, LinkSource, Tokens, Tokens]) -> None:
-    sink, source, *_ = link
+def test_abandoned_step_leaves_no_residue(link: Link) -> None:
+    sink, source = link.sink, link.source
     send(sink, 1, 0)
     send(sink, 1, 1)
     received(source, 1, 0)  # "free" of step 1 is under way to the sender, "full" of step 1 to the receiver
@@ -71,19 +103,83 @@ def test_abandoned_step_leaves_no_residue(link: tuple[LinkSink, LinkSource, Toke
     assert torch.equal(received(source, 2, 2), expected[2])
 
 
-def test_flag_ends_a_wait(link: tuple[LinkSink, LinkSource, Tokens, Tokens], counters: Counters) -> None:
+def test_steps_given_up_again_and_again_leave_no_residue(link: Link) -> None:
+    for step in range(1, 9):
+        send(link.sink, step, 0)
+        if step % 2:
+            send(link.sink, step, 1)
+        if step % 3 == 0:
+            received(link.source, step, 0)
+    expected = [send(link.sink, 9, 0), send(link.sink, 9, 1)]
+    found = [received(link.source, 9, 0)]
+    expected.append(send(link.sink, 9, 2))
+    found += [received(link.source, 9, 1), received(link.source, 9, 2)]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_flag_ends_a_wait(link: Link, counters: Counters) -> None:
     counters.stop()
     with pytest.raises(Stopped):
-        link[1].wait(1, 0)
+        link.source.wait(1, 0)
 
 
-def test_dead_neighbour_ends_a_wait_and_a_send(link: tuple[LinkSink, LinkSource, Tokens, Tokens]) -> None:
-    _, source, sending, _ = link
-    sending.close()
+def test_flag_ends_a_wait_that_sleeps(link: Link, counters: Counters) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(link.source.wait, 1, 0)
+        assert not waiting.done()
+        counters.stop()
+        with pytest.raises(Stopped):
+            waiting.result(timeout=30)
+
+
+def test_dead_neighbour_ends_a_wait(link: Link) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(link.source.wait, 1, 0)
+        link.sending.close()
+        with pytest.raises(Stopped):
+            waiting.result(timeout=30)
+
+
+def test_what_a_neighbour_sent_before_he_died_is_received(link: Link) -> None:
+    expected = send(link.sink, 1, 0)
+    link.sending.close()
+    link.source.wait(1, 0)
+    assert torch.equal(link.source.take(0)[0], expected)
     with pytest.raises(Stopped):
-        source.wait(1, 0)
-    with pytest.raises(Stopped):
-        source.release(1, 0)
+        link.source.wait(1, 1)
+
+
+@pytest.mark.skipif(not HAS_SEMAPHORES, reason="this system has no semaphores in shared memory")
+@pytest.mark.parametrize("spin_ns", [0, 20_000])
+def test_no_signal_is_lost_in_thousands(counters: Counters, spin_ns: int) -> None:
+    sizes = (1,) * 2_000
+    link = tie("semaphores", counters, sizes, spin_ns=spin_ns)
+    one = torch.zeros(1, 3)
+
+    def receive(step: int) -> list[float]:
+        found = []
+        for microbatch in range(len(sizes)):
+            link.source.wait(step, microbatch)
+            found.append(link.source.take(microbatch)[0][0, 0].item())
+            link.source.release(step, microbatch)
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        for step in (1, 2):
+            receiving = pool.submit(receive, step)
+            for microbatch in range(len(sizes)):
+                link.sink.wait(step, microbatch)
+                link.sink.put(step, microbatch, [one + microbatch])
+            assert receiving.result(timeout=60) == list(range(len(sizes)))
+
+
+def test_a_value_reshaped_in_place_leaves_the_slot_as_it_was(link: Link) -> None:
+    for step in (1, 2):
+        expected = send(link.sink, step, 0)
+        link.source.wait(step, 0)
+        (value,) = link.source.take(0)
+        assert value.shape == expected.shape
+        value.unsqueeze_(0)
 
 
 def batch_end(spec: ValueSpec, rows: int, *, batched: bool) -> BatchEnd:
