@@ -32,6 +32,7 @@ LINKS: Mapping[LinkKind, str] = MappingProxyType(
         "gloo": "gloo over loopback",
     }
 )
+PROCESS_GROUPS: frozenset[LinkKind] = frozenset({"nccl", "gloo"})  # these have a state that outlives a step
 
 
 def link_kind(sender: str, receiver: str) -> LinkKind:

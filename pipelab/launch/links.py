@@ -61,9 +61,11 @@ class Slots:
 
     def __init__(self, memory: Tensor, specs: Mapping[int, Specs], sizes: Sequence[int]) -> None:
         self._sizes = sizes
+        self.device = memory.device
         slot_bytes = self.slot_bytes(specs)
         slots = [memory[slot_bytes * slot :][:slot_bytes] for slot in range(NUM_SLOTS)]
         self._places = [{size: _places(slot, of_size) for size, of_size in specs.items()} for slot in slots]
+        self._flat = [{size: slot[: place(of_size)[1]] for size, of_size in specs.items()} for slot in slots]
 
     @staticmethod
     def slot_bytes(specs: Mapping[int, Specs]) -> int:
@@ -85,6 +87,10 @@ class Slots:
         # A new view each time: a stage may reshape in place what it is given.
         return tuple([buffer.expand(spec.shape) for spec, buffer in self._of(microbatch)])
 
+    def flat(self, microbatch: int) -> Tensor:
+        """The bytes of the micro-batch's values in its slot, with what lies between them."""
+        return self._flat[microbatch % NUM_SLOTS][self._sizes[microbatch]]
+
     def _of(self, microbatch: int) -> list[tuple[ValueSpec, Tensor]]:
         return self._places[microbatch % NUM_SLOTS][self._sizes[microbatch]]
 
@@ -102,6 +108,11 @@ def link_bytes(specs: Mapping[int, Specs]) -> int:
 def slots_of(segment: Segment, specs: Mapping[int, Specs], sizes: Sequence[int]) -> Slots:
     """The slots of a link."""
     return Slots(segment.bytes[HEADER_BYTES:], specs, sizes)
+
+
+def slots_on(device: torch.device | str, specs: Mapping[int, Specs], sizes: Sequence[int]) -> Slots:
+    """Slots of this process alone."""
+    return Slots(torch.empty(Slots.num_bytes(specs), dtype=torch.uint8, device=device), specs, sizes)
 
 
 class LinkSource:
@@ -147,11 +158,18 @@ class LinkSink:
 class BatchSource:
     """The first stage's inputs: each micro-batch is copied, so that writes in place do not spoil the batch."""
 
-    def __init__(self, segment: Segment, end: BatchEnd, specs: Mapping[int, Specs], sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        end: BatchEnd,
+        specs: Mapping[int, Specs],
+        sizes: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> None:
         self._batch = [placed.spec.unpack(segment.storage(placed)) for placed in end.placed]
         self._batched = end.batched
         self._starts = [0, *accumulate(sizes)]
-        self._slots = Slots(torch.empty(Slots.num_bytes(specs), dtype=torch.uint8), specs, sizes)
+        self._slots = slots_on(device, specs, sizes)
 
     def wait(self, step: int, microbatch: int) -> None:
         """The batch is there when the step begins."""

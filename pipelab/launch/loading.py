@@ -1,17 +1,17 @@
 """Turns a `Load` and its descriptors into a stage that runs: the rank's half of the wiring."""
 
-import socket
-from collections.abc import Mapping, Sequence
+import gc
+import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pipelab.launch.counters import Counters
-from pipelab.launch.links import BatchSink, BatchSource, LinkSink, LinkSource, Sink, Source, Specs, slots_of
+from pipelab.launch.ends import Ends, mapped
 from pipelab.launch.loop import Stage
 from pipelab.launch.memory import Segment
-from pipelab.launch.messages import BatchEnd, Join, Load
-from pipelab.launch.signals import HAS_SEMAPHORES, SPIN_NS, Semaphores, Signals, Tokens
+from pipelab.launch.messages import Join, Load
 from pipelab.stage_module import StageModule
 
 
@@ -30,25 +30,30 @@ class Loader:
         self._weights = {placed.spec.name: placed.spec.unpack(segment.storage(placed)) for placed in join.weights}
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
-        self._signals: list[Signals] = []
+        self._ends: Ends | None = None
 
     def load(self, load: Load, descriptors: Sequence[int]) -> Stage:
         """The stage; the one before is let go."""
-        torch.set_num_threads(load.num_threads)
-        for signals in self._signals:
-            signals.close()
-        self._signals = []
         rest = list(descriptors)
-        counters = Counters(_mapped(rest, load.counters_bytes))
-        inputs = {size: stage.inputs for size, stage in load.tables.items()}
-        outputs = {size: stage.outputs for size, stage in load.tables.items()}
-        source = self._source(load, inputs, rest, counters)
-        sink = self._sink(load, outputs, rest, counters)
+        try:
+            return self._stage(load, rest)
+        finally:
+            for descriptor in rest:  # if it failed half way
+                os.close(descriptor)
+
+    def _stage(self, load: Load, rest: list[int]) -> Stage:
+        torch.set_num_threads(load.num_threads)
+        if self._ends is not None:
+            self._ends.close()
+            self._ends = None
+            gc.collect()  # a stage refers to itself, and would keep its memory and descriptors for a while
+        counters = Counters(mapped(rest, load.counters_bytes))
         self._move([name for stage in load.tables.values() for name in stage.table.weights], torch.device(load.device))
+        self._ends = ends = Ends(load, counters, rest, self._device)
         modules = {size: StageModule(stage.table, self._here, self._device) for size, stage in load.tables.items()}
         for module in modules.values():
             module.on_op = counters.on_op(load.rank)
-        return Stage(load.rank, load.sizes, load.tables, modules, self._device, source, sink, counters)
+        return Stage(load.rank, load.sizes, load.tables, modules, self._device, ends.source, ends.sink, counters)
 
     def _move(self, names: Sequence[str], device: torch.device) -> None:
         """Have exactly these weights on the device; those that are there stay, the others go."""
@@ -57,40 +62,7 @@ class Loader:
         self._device = device
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            torch.cuda.empty_cache()  # what went may be what another rank on this GPU needs
         for name in names:
             if name not in self._here:
                 self._here[name] = self._weights[name].to(device)
-
-    def _source(self, load: Load, specs: Mapping[int, Specs], rest: list[int], counters: Counters) -> Source:
-        segment = _mapped(rest, load.source.num_bytes)
-        if isinstance(load.source, BatchEnd):
-            return BatchSource(segment, load.source, specs, load.sizes)
-        signals = self._link_signals(load, segment, rest, counters, is_sender=False)
-        return LinkSource(slots_of(segment, specs, load.sizes), signals, len(load.sizes))
-
-    def _sink(self, load: Load, specs: Mapping[int, Specs], rest: list[int], counters: Counters) -> Sink:
-        segment = _mapped(rest, load.sink.num_bytes)
-        if isinstance(load.sink, BatchEnd):
-            return BatchSink(segment, load.sink, specs, load.sizes)
-        signals = self._link_signals(load, segment, rest, counters, is_sender=True)
-        return LinkSink(slots_of(segment, specs, load.sizes), signals)
-
-    def _link_signals(
-        self, load: Load, segment: Segment, rest: list[int], counters: Counters, *, is_sender: bool
-    ) -> Signals:
-        end = socket.socket(fileno=rest.pop(0))
-        spin_ns = SPIN_NS if load.has_core else 0
-        signals: Signals = (
-            Semaphores(segment, end, counters, is_sender=is_sender, spin_ns=spin_ns)
-            if HAS_SEMAPHORES
-            else Tokens(end, counters)
-        )
-        self._signals.append(signals)
-        return signals
-
-
-def _mapped(rest: list[int], num_bytes: int) -> Segment:
-    """The next segment; mapped, it needs its descriptor no longer."""
-    segment = Segment(rest.pop(0), num_bytes)
-    segment.close()
-    return segment

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pipelab.events import Kind
 from pipelab.launch.counters import Counters
+from pipelab.launch.gpu_clock import GpuClock
+from pipelab.launch.gpu_memory import synchronize
 from pipelab.launch.links import Sink, Source
 from pipelab.launch.messages import RankEvent, Step
 from pipelab.launch.op_clock import OpClock
@@ -61,8 +63,9 @@ def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tup
     clock = OpClock(stage.device) if step.times_ops else None
     compute = _timed(stage, clock) if clock else _paced(stage, step.pace_s) if step.pace_s else _computed(stage)
     times_ns: list[int] = []
-    run_microbatches(stage, step.number, compute, _marker(stage.device, times_ns))
-    return _events(stage, times_ns), clock.durations_s() if clock else ()
+    gpu = GpuClock() if stage.device.type == "cuda" else None
+    run_microbatches(stage, step.number, compute, gpu.mark if gpu else _marker(stage.device, times_ns))
+    return _events(stage, gpu.times_ns() if gpu else times_ns), clock.durations_s() if clock else ()
 
 
 def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable[[], None]) -> None:
@@ -80,8 +83,6 @@ def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable
         source.wait(number, microbatch)
         mark()
         values = source.take(microbatch)
-        if stage.device.type != "cpu":
-            values = tuple(value.to(stage.device) for value in values)
         mark()
         counters.enter(rank)
         results = compute(microbatch, values)
@@ -98,16 +99,16 @@ def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable
 
 def _marker(device: torch.device, times_ns: list[int]) -> Callable[[], None]:
     """What notes the time. A few dozen nanoseconds: what the times mean is worked out after the step."""
-    append, now, synchronize = times_ns.append, time.perf_counter_ns, partial(torch.cuda.synchronize, device)
+    append, now = times_ns.append, time.perf_counter_ns
 
     def mark() -> None:
         append(now())
 
     def mark_done() -> None:
-        synchronize()
+        synchronize(device)
         append(now())
 
-    return mark_done if device.type == "cuda" else mark
+    return mark if device.type == "cpu" else mark_done
 
 
 def _events(stage: Stage, times_ns: list[int]) -> tuple[RankEvent, ...]:

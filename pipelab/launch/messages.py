@@ -49,7 +49,8 @@ class LinkEnd:
 class Load:
     """Hold this stage from now on.
 
-    Descriptors: of the counters, then of the source and of the sink a segment and, where it is a link, a socket.
+    Descriptors: of the counters, then of the source and of the sink a segment and, where it is a link, a socket, and
+    where that is a process group's, the file to meet in.
 
     Attributes:
         rank: Which rank this is.

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipelab.errors import LaunchError, StageError
 from pipelab.events import Event, Timeline, ordered
 from pipelab.launch.client import current_server
-from pipelab.launch.devices import Devices
+from pipelab.launch.devices import PROCESS_GROUPS, Devices
 from pipelab.launch.failures import explain
 from pipelab.launch.group import Group, Patience, RankDied, RankRaised, RankStalled, Request
 from pipelab.launch.job import Job, fill, read
@@ -46,6 +46,7 @@ class Runner:
         self._group: Group | None = None
         self._wiring: Wiring | None = None
         self._job: Job | None = None
+        self._has_groups = False
         self._num_steps = 0
 
     @property
@@ -96,6 +97,7 @@ class Runner:
                     raise
                 raise LaunchError(f"The stages could not be loaded. {error}") from error
         self._job = job
+        self._has_groups = not PROCESS_GROUPS.isdisjoint(devices.links)
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
         """Put a batch before the first stage."""
@@ -118,7 +120,10 @@ class Runner:
         wiring.counters.resume()
         self._num_steps += 1
         steps = [Step(self._num_steps, times_ops, paces_s[rank] if paces_s else None) for rank in range(job.num_ranks)]
+        if self._has_groups:
+            self._job = None  # until the step has gone well: given up, it leaves messages behind
         replies = self._ask(job, [(step, ()) for step in steps], patience)
+        self._job = job
         done = [reply for reply in replies if isinstance(reply, Done)]
         source = "paced" if paces_s else "measured"
         timeline = _timeline([reply.events for reply in done], len(job.sizes), source)

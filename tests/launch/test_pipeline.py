@@ -1,6 +1,7 @@
 """Outputs of real processes equal the model's: every model of the zoo, several cuts, any micro-batches."""
 
 import gc
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,15 +9,13 @@ import psutil
 import pytest
 import torch
 import zoo
+from on_devices import assert_close, on_devices, running, tensors
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 import pipelab
 from pipelab.errors import InputError, LaunchError, SplitError
-
-
-def tensors(output: object) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+from pipelab.launch.devices import choose
+from pipelab.launch.job import Job
 
 
 def plans(traced: pipelab.Trace) -> list[pipelab.Plan]:
@@ -28,22 +27,24 @@ def plans(traced: pipelab.Trace) -> list[pipelab.Plan]:
 
 
 # That one computes something else with one row than with several, unsplit as well.
+@on_devices
 @pytest.mark.parametrize("name", [name for name in zoo.ALL if name != "one_row"])
-def test_output_is_the_models_own(name: str) -> None:
+def test_output_is_the_models_own(name: str, device: str) -> None:
     model, inputs = zoo.build(name)
     traced = pipelab.trace(model, **inputs)
     with torch.no_grad():
         expected = model(**inputs)
-    first, *others = plans(traced)
-    with pipelab.start(traced, first, device="cpu") as pipe:
-        for plan in (first, *others):
-            pipe.replan(plan)
+    bound = traced.bind((), inputs)
+    with running(traced, partial(choose, device)) as run:
+        for plan in plans(traced):
             for num_microbatches in (4, 3, 5):  # more than a link has slots; equal parts and unequal ones
-                report = pipe.run(**inputs, num_microbatches=num_microbatches, repeats=1)
-                for got, want in zip(tensors(report.output), tensors(expected), strict=False):
-                    torch.testing.assert_close(got, want)
-            output = pipe(**inputs)
-            assert type(output) is type(expected)
+                sizes = traced.microbatch_sizes(zoo.BATCH, num_microbatches, plan.num_stages)
+                outputs = run(Job.of_plan(traced, plan, sizes), bound)
+                assert_close(outputs, tensors(expected), is_exact=device == "cpu")
+    with pipelab.start(traced, plans(traced)[0], device=device) as pipe:
+        output = pipe(**inputs)
+    assert type(output) is type(expected)
+    assert_close(tensors(output), tensors(expected), is_exact=device == "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +77,10 @@ def test_ranks_are_warm_between_runs_and_replans(traced: pipelab.Trace, batch: T
     assert not any(psutil.pid_exists(pid) for pid in four)
 
 
-def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> None:
+@on_devices
+def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor, device: str) -> None:
     seen = []
-    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device=device) as pipe:
         pipe.on_progress = lambda done, total: seen.append((done, total))
         report = pipe.run(batch, num_microbatches=4, repeats=3)
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]  # one to warm up
@@ -87,8 +89,10 @@ def test_report_tells_what_happened(traced: pipelab.Trace, batch: Tensor) -> Non
     assert report.warmup_s > 0
     assert (report.baseline_s or 0) > 0 or "machine was busy" in report.no_baseline
     assert len(report.peak_memory_bytes) == 3
-    assert report.environment["device_text"].startswith("3 ranks on the CPU")
-    assert report.environment["links"] == ["shared memory", "shared memory"]
+    assert report.environment["device_text"].startswith(
+        f"3 ranks {'on the CPU' if device == 'cpu' else 'sharing cuda:0'}"
+    )
+    assert report.environment["links"] == ["shared memory" if device == "cpu" else "host memory"] * 2
     events = report.timeline.events
     assert min(event.start_s for event in events) == 0
     for rank in range(3):
@@ -119,10 +123,11 @@ def test_rows_may_differ_that_were_equal_in_the_traced_call(rows: Tensor, batch:
         torch.testing.assert_close(pipe.run(batch, num_microbatches=3, repeats=1).output, model(batch))
 
 
-def test_peak_memory_is_that_of_the_stage() -> None:
+@on_devices
+def test_peak_memory_is_that_of_the_stage(device: str) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4_000_000), nn.Linear(4_000_000, 1, bias=False)).eval()
     traced = pipelab.trace(model, torch.zeros(2, 8))
-    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device="cpu") as pipe:
+    with pipelab.start(traced, pipelab.uniform(traced, num_stages=3), device=device) as pipe:
         small, large, _ = pipe.run(torch.zeros(2, 8), num_microbatches=1, repeats=1).peak_memory_bytes
     assert traced.graph.param_bytes > 160_000_000
     assert small < 100_000_000 < 140_000_000 < large  # 144 MB of weights, 32 MB of outputs
