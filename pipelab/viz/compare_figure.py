@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,8 +15,8 @@ from pipelab.plan import Plan, shorten
 from pipelab.report import Report
 from pipelab.units import format_count, format_seconds, plural
 from pipelab.viz.compare_panels import memory_scale, panels_of
-from pipelab.viz.compare_ribbon import SMALL, draw_ribbon, literal, ribbon_height
-from pipelab.viz.figures import NotebookFigure
+from pipelab.viz.compare_ribbon import SMALL, draw_ribbon, ribbon_height
+from pipelab.viz.figures import Sheet, literal
 from pipelab.viz.palette import EDGE, TEXT, WAIT
 from pipelab.viz.value_names import cut_off
 
@@ -65,20 +64,19 @@ class _Page:
         self.foot = [line for note in notes for line in textwrap.wrap(note, 215)]
         blocks = sum(self._height_of(entry) + _BETWEEN for entry in comparison.entries)
         lines = _LINE * (len(self.head) + len(self.refused)) + _FOOT_LINE * len(self.foot)
-        self.height = 0.4 + lines + blocks + _FOOT
-        self.figure = NotebookFigure(figsize=(_WIDTH, self.height))
+        self.sheet = Sheet(_WIDTH, 0.4 + lines + blocks + _FOOT, _MARGIN)
         self.panels = panels_of(comparison, _WIDTH - _LEFT - _MARGIN, _GAP)
 
     def draw(self) -> Figure:
         """The whole page."""
-        top = self._lines(self.head, _MARGIN, _LINE, fontsize=10, fontweight="bold") + 0.12
+        top = self.sheet.lines(self.head, _MARGIN, _LINE, fontsize=10, fontweight="bold") + 0.12
         for entry in self.comparison.entries:
             self._entry(entry, top)
             top += self._height_of(entry) + _BETWEEN
-        top = self._lines(self.refused, top, _LINE, fontsize=9) + 0.1
+        top = self.sheet.lines(self.refused, top, _LINE, fontsize=9) + 0.1
         self._legend(top)
-        self._lines(self.foot, top + _FOOT, _FOOT_LINE, fontsize=SMALL, color=EDGE)
-        return self.figure
+        self.sheet.lines(self.foot, top + _FOOT, _FOOT_LINE, fontsize=SMALL, color=EDGE)
+        return self.sheet.figure
 
     def _height_of(self, entry: Contender) -> float:
         return _TITLE + ribbon_height(entry, _ALL) + _HEADER + self.row * entry.plan.num_stages
@@ -86,13 +84,13 @@ class _Page:
     def _entry(self, entry: Contender, top: float) -> None:
         self._title(entry, top)
         top += _TITLE
-        draw_ribbon(self._axes(_MARGIN, top, _ALL, ribbon_height(entry, _ALL)), entry, _ALL)
+        draw_ribbon(self.sheet.panel(_MARGIN, top, _ALL, ribbon_height(entry, _ALL)), entry, _ALL)
         top += ribbon_height(entry, _ALL)
-        self._write(_MARGIN, top + 0.08, "stage", fontsize=SMALL, color=EDGE)
+        self.sheet.write(_MARGIN, top + 0.08, "stage", fontsize=SMALL, color=EDGE)
         left, height = _LEFT, self.row * entry.plan.num_stages
         for panel in self.panels:
-            self._write(left, top + 0.08, panel.title(entry), fontsize=SMALL, color=EDGE)
-            ax = self._axes(left, top + _HEADER, panel.width, height)
+            self.sheet.write(left, top + 0.08, panel.title(entry), fontsize=SMALL, color=EDGE)
+            ax = self.sheet.panel(left, top + _HEADER, panel.width, height)
             ax.set_xlim(0, panel.limit(entry))
             ax.set_ylim(entry.plan.num_stages - 0.5, -0.5)
             panel.draw(ax, entry)
@@ -100,11 +98,11 @@ class _Page:
         for stage in entry.plan.stages:
             style: dict[str, Any] = {"fontsize": SMALL, "va": "center_baseline"}
             middle = top + _HEADER + (stage.index + 0.5) * self.row
-            self._write(_MARGIN, middle, str(stage.index), fontweight="bold", **style)
-            self._write(_MARGIN + 0.22, middle, cut_off(shorten(stage.labels)), **style)
+            self.sheet.write(_MARGIN, middle, str(stage.index), fontweight="bold", **style)
+            self.sheet.write(_MARGIN + 0.22, middle, cut_off(shorten(stage.labels)), **style)
 
     def _title(self, entry: Contender, top: float) -> None:
-        ax = self._axes(_MARGIN, top, _ALL, _TITLE)
+        ax = self.sheet.panel(_MARGIN, top, _ALL, _TITLE)
         name, summary = cut_off(entry.name), self._summary(entry)
         bold = ax.text(0, 0.5, literal(name), fontsize=10, fontweight="bold", va="center")
         ax.annotate(
@@ -143,25 +141,7 @@ class _Page:
             Patch(color=WAIT, label="rank is idle"),
             Patch(facecolor="none", edgecolor=TEXT, linewidth=0.8, label="outline: predicted") if outlined else None,
         ]
-        self.figure.legend(
+        self.sheet.figure.legend(
             handles=[handle for handle in handles if handle], fontsize=SMALL, ncols=6, frameon=False, borderaxespad=0,
-            loc="upper left", bbox_to_anchor=((_MARGIN - 0.08) / _WIDTH, 1 - top / self.height),
+            loc="upper left", bbox_to_anchor=((_MARGIN - 0.08) / _WIDTH, 1 - top / self.sheet.height),
         )  # fmt: skip
-
-    def _lines(self, lines: Sequence[str], top: float, height: float, **style: Any) -> float:
-        """Writes lines; returns where they end."""
-        for index, line in enumerate(lines):
-            self._write(_MARGIN, top + index * height, line, **style)
-        return top + height * len(lines)
-
-    def _write(self, left: float, top: float, text: str, **style: Any) -> None:
-        self.figure.text(left / _WIDTH, 1 - top / self.height, literal(text), **{"va": "top", **style})
-
-    def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        below = self.height - top - height
-        box = (left / _WIDTH, below / self.height, width / _WIDTH, height / self.height)
-        ax = self.figure.add_axes(box)
-        ax.patch.set_visible(False)
-        ax.spines[:].set_visible(False)
-        ax.set(xticks=[], yticks=[])
-        return ax

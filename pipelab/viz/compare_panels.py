@@ -12,7 +12,8 @@ from pipelab.contenders import Contender
 from pipelab.events import COMPUTE, Event, Timeline
 from pipelab.plan import Boundary
 from pipelab.units import format_bytes, format_count, format_seconds
-from pipelab.viz.compare_ribbon import LETTER, SMALL, literal, shortened
+from pipelab.viz.compare_ribbon import LETTER, SMALL, shortened
+from pipelab.viz.figures import literal
 from pipelab.viz.palette import EDGE, TEXT, WAIT, stage_colour
 from pipelab.viz.value_names import value_names
 

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from pipelab.contenders import Contender
+from pipelab.viz.figures import literal
 from pipelab.viz.palette import EDGE, TEXT, stage_colour
 
 SMALL = 7.5
@@ -86,8 +87,3 @@ def spread(middles: Sequence[float], widths: Sequence[float], length: float) -> 
     for index, distance in enumerate(apart):
         placed[index + 1] = max(placed[index + 1], placed[index] + distance)
     return placed
-
-
-def literal(text: str) -> str:
-    """Text as it stands, in one line: a dollar sign would start a formula, and a file holds no control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text).replace("$", r"\$")

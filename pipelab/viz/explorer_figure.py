@@ -2,9 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelab.costs import default_microbatches
@@ -12,11 +10,11 @@ from pipelab.events import Timeline
 from pipelab.plan import Plan
 from pipelab.report import Report
 from pipelab.units import plural
-from pipelab.viz.compare_ribbon import literal, shortened
+from pipelab.viz.compare_ribbon import shortened
 from pipelab.viz.explorer_facts import Facts
 from pipelab.viz.explorer_panels import RIBBON, SIZE, boxes_height, draw_boxes, draw_pieces, piece_edges, places_of
 from pipelab.viz.explorer_state import about
-from pipelab.viz.figures import NotebookFigure
+from pipelab.viz.figures import Sheet
 from pipelab.viz.palette import EDGE
 from pipelab.viz.timeline_figure import timeline
 
@@ -96,49 +94,27 @@ class _Page:
         rows = sum(_ABOVE_ROWS + _rows_height(of) + _BELOW_ROWS for of, _ in timelines)
         head = _MARGIN + _TITLE + _LINE * len(self.told) + 0.1
         body = RIBBON + 0.16 + boxes_height(self.boxes) + 0.02 + _SMALL_LINE * len(self.notes)
-        self.height = head + body + rows + _MARGIN
-        self.figure = NotebookFigure(figsize=(_WIDTH, self.height))
+        self.sheet = Sheet(_WIDTH, head + body + rows + _MARGIN, _MARGIN)
 
     def draw(self) -> Figure:
         """The whole page."""
         plan = self.facts.plan
         about_it = f"{about(plan.graph)} · {plural(plan.num_stages, 'stage')}, {plan.policy}"
-        self._write(_MARGIN, _MARGIN, shortened(plan.graph.model, 80), fontsize=12, fontweight="bold")
-        self._write(_MARGIN, _MARGIN + _NAME, shortened(about_it, _SMALL_LETTERS), fontsize=SIZE + 0.5, color=EDGE)
+        self.sheet.write(_MARGIN, _MARGIN, shortened(plan.graph.model, 80), fontsize=12, fontweight="bold")
+        self.sheet.write(_MARGIN, _MARGIN + _NAME, shortened(about_it, _SMALL_LETTERS), fontsize=SIZE + 0.5, color=EDGE)
         top = _MARGIN + _TITLE
-        top = self._lines(self.told, top, _LINE, fontsize=10) + 0.1
-        draw_pieces(self._panel(top, RIBBON), plan.graph, self.edges, self.places)
+        top = self.sheet.lines(self.told, top, _LINE, fontsize=10) + 0.1
+        draw_pieces(self.sheet.panel(_MARGIN, top, _ALL, RIBBON), plan.graph, self.edges, self.places)
         top += RIBBON + 0.16
         height = boxes_height(self.boxes)
-        draw_boxes(self._panel(top, height), self.boxes, self.places)
-        top = self._lines(self.notes, top + height + 0.02, _SMALL_LINE, fontsize=SIZE, color=EDGE)
+        draw_boxes(self.sheet.panel(_MARGIN, top, _ALL, height), self.boxes, self.places)
+        top = self.sheet.lines(self.notes, top + height + 0.02, _SMALL_LINE, fontsize=SIZE, color=EDGE)
         for of, over in self.timelines:
-            ax = self._axes(_ROWS_LEFT, top + _ABOVE_ROWS, _WIDTH - _ROWS_LEFT - _MARGIN, _rows_height(of))
+            ax = self.sheet.axes(_ROWS_LEFT, top + _ABOVE_ROWS, _WIDTH - _ROWS_LEFT - _MARGIN, _rows_height(of))
             timeline(of, over, ax=ax)
             ax.tick_params(axis="y", labelsize=9)
             top += _ABOVE_ROWS + _rows_height(of) + _BELOW_ROWS
-        return self.figure
-
-    def _lines(self, lines: Sequence[str], top: float, height: float, **style: Any) -> float:
-        """Writes lines; returns where they end."""
-        for index, line in enumerate(lines):
-            self._write(_MARGIN, top + index * height, line, **style)
-        return top + height * len(lines)
-
-    def _write(self, left: float, top: float, text: str, **style: Any) -> None:
-        self.figure.text(left / _WIDTH, 1 - top / self.height, literal(text), **{"va": "top", **style})
-
-    def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        below = self.height - top - height
-        ax = self.figure.add_axes((left / _WIDTH, below / self.height, width / _WIDTH, height / self.height))
-        ax.patch.set_visible(False)
-        ax.spines[:].set_visible(False)
-        return ax
-
-    def _panel(self, top: float, height: float) -> Axes:
-        ax = self._axes(_MARGIN, top, _ALL, height)
-        ax.set(xticks=[], yticks=[])
-        return ax
+        return self.sheet.figure
 
 
 def _rows_height(of: Timeline) -> float:

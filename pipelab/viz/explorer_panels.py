@@ -10,7 +10,8 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from pipelab.graph import Graph
 from pipelab.plan import Plan
-from pipelab.viz.compare_ribbon import literal, shortened, spread
+from pipelab.viz.compare_ribbon import shortened, spread
+from pipelab.viz.figures import literal
 from pipelab.viz.palette import EDGE, TEXT, stage_colour
 
 SIZE = 8.25  # points of the smallest text: 11 pixels in a notebook

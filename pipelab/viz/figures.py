@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -34,6 +35,50 @@ def written(figure: Figure, kind: Literal["png", "svg"], *, dpi: float = _DPI) -
             with mpl.rc_context({"svg.hashsalt": "pipelab", "svg.fonttype": "none"}):
                 figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def literal(text: str) -> str:
+    """Text as it stands, in one line: a dollar sign would start a formula, and a file holds no control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text).replace("$", r"\$")
+
+
+class Sheet:
+    """A figure written from its top: positions are inches from there and from the left.
+
+    Args:
+        width: Of the figure.
+        height: Of the figure.
+        margin: Where lines begin.
+    """
+
+    def __init__(self, width: float, height: float, margin: float) -> None:
+        self.width, self.height, self._margin = width, height, margin
+        self.figure = NotebookFigure(figsize=(width, height))
+
+    def write(self, left: float, top: float, text: str, **style: Any) -> None:
+        """Write a text below and to the right of a point."""
+        self.figure.text(left / self.width, 1 - top / self.height, literal(text), **{"va": "top", **style})
+
+    def lines(self, lines: Sequence[str], top: float, height: float, **style: Any) -> float:
+        """Write lines; returns where they end."""
+        for index, line in enumerate(lines):
+            self.write(self._margin, top + index * height, line, **style)
+        return top + height * len(lines)
+
+    def panel(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes without a frame and ticks."""
+        ax = self.axes(left, top, width, height)
+        ax.set(xticks=[], yticks=[])
+        return ax
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes without a frame."""
+        below = self.height - top - height
+        box = (left / self.width, below / self.height, width / self.width, height / self.height)
+        ax = self.figure.add_axes(box)
+        ax.patch.set_visible(False)
+        ax.spines[:].set_visible(False)
+        return ax
 
 
 def axes_for(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:

@@ -69,10 +69,14 @@ export class Costs {
     return this.seconds(start, stop, count, this.timed ? 0 : this.model.params.between(start, stop)).cost;
   }
 
-  /** What the dearest stage between these cuts costs. */
-  dearestCost(cuts) {
+  /** What the dearest stage between these cuts costs, of all or of those that count. */
+  dearestCost(cuts, counts = () => true) {
     const edges = [0, ...cuts, this.model.numOps];
-    return Math.max(...cuts.concat(0).map((_, stage) => this.stageCost(edges[stage], edges[stage + 1], edges.length - 1)));
+    let most = 0;
+    for (let stage = 0; stage <= cuts.length; stage++) {
+      if (counts(stage)) most = Math.max(most, this.stageCost(edges[stage], edges[stage + 1], edges.length - 1));
+    }
+    return most;
   }
 
   /**

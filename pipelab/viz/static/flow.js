@@ -9,12 +9,18 @@ export class Flow {
     this.numOps = state.kind.length;
     this.numInputs = state.inputs.length;
     this.outputs = new Set(state.outputs);
-    const apart = new Set(state.apart);
-    const chain = state.kind.map((_, op) => [op - 1, op]).filter(([, op]) => op && !apart.has(op));
-    const reads = [...chain, ...state.sources.map((source, i) => [source, state.targets[i]])];
     const { numInputs, numOps } = this;
-    this.readersBy = grouped(numOps + numInputs, reads.map(([source, op]) => [source + numInputs, op]));
-    this.sourcesBy = grouped(numOps, reads.map(([source, op]) => [op, source]));
+    const apart = new Set(state.apart);
+    const pairs = { ops: [...state.targets], values: state.sources.map((value) => value + numInputs) };
+    for (let op = 1; op < numOps; op++) {
+      if (apart.has(op)) continue;
+      pairs.ops.push(op);
+      pairs.values.push(op - 1 + numInputs);
+    }
+    // Turned around twice, each list is in order.
+    this.readersBy = turned(grouped(numOps, pairs.ops, pairs.values), numInputs + numOps);
+    const { starts, list } = turned(this.readersBy, numOps);
+    this.sourcesBy = { starts, list: list.map((value) => value - numInputs) };
   }
 
   /** The ops that read a value, ascending. */
@@ -29,6 +35,14 @@ export class Flow {
     return list.subarray(starts[op], starts[op + 1]);
   }
 
+  /** The last op that reads a value; the number of ops where the model returns it, -1 where nobody reads it. */
+  lastReader(value) {
+    if (this.outputs.has(value)) return this.numOps;
+    const { starts, list } = this.readersBy;
+    const [start, stop] = [starts[value + this.numInputs], starts[value + this.numInputs + 1]];
+    return stop > start ? list[stop - 1] : -1;
+  }
+
   /** Whether an op from `start` to `stop` reads a value. */
   reads(start, stop, value) {
     const readers = this.readers(value);
@@ -36,11 +50,20 @@ export class Flow {
   }
 }
 
-/** The values of each key, ascending: where those of a key begin in one long list, and that list. */
-function grouped(count, pairs) {
+/** The values of each key: where those of a key begin in one long list, and that list. */
+function grouped(count, keys, values) {
   const starts = new Int32Array(count + 1);
-  pairs.sort(([a, x], [b, y]) => a - b || x - y);
-  for (const [key] of pairs) starts[key + 1] += 1;
+  for (const key of keys) starts[key + 1] += 1;
   for (let key = 0; key < count; key++) starts[key + 1] += starts[key];
-  return { starts, list: Int32Array.from(pairs, ([, value]) => value) };
+  const next = starts.slice();
+  const list = new Int32Array(values.length);
+  for (let index = 0; index < values.length; index++) list[next[keys[index]]++] = values[index];
+  return { starts, list };
+}
+
+/** The keys of each value instead, ascending. */
+function turned({ starts, list }, count) {
+  const keys = new Int32Array(list.length);
+  for (let key = 0; key < starts.length - 1; key++) keys.fill(key, starts[key], starts[key + 1]);
+  return grouped(count, list, keys);
 }

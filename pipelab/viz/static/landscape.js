@@ -15,10 +15,7 @@ export function landscape(costs, cuts, index, places) {
   const edges = [0, ...cuts, costs.model.numOps];
   const count = edges.length - 1;
   const [above, below] = [edges[index], edges[index + 2]];
-  let others = 0;
-  for (let stage = 0; stage < count; stage++) {
-    if (stage !== index && stage !== index + 1) others = Math.max(others, costs.stageCost(edges[stage], edges[stage + 1], count));
-  }
+  const others = costs.dearestCost(cuts, (stage) => stage !== index && stage !== index + 1);
   const worst = (place) => Math.max(others, costs.stageCost(above, place, count), costs.stageCost(place, below, count));
   return { values: Float64Array.from(places, worst), bytes: Float64Array.from(places, (place) => costs.cutBytes(place)) };
 }

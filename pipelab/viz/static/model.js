@@ -1,7 +1,6 @@
 // A traced model as Python sent it: sizes of any range of ops, legal cuts, names.
 
 import { firstAtLeast } from "./numbers.js";
-import { Flow } from "./flow.js";
 import { Program } from "./program.js";
 
 export const LEVELS = ["block", "module", "op"];
@@ -49,7 +48,7 @@ export class Model {
 
   /** Who makes and who reads which value. */
   get flow() {
-    return (this.theFlow ??= new Flow(this.data.flow));
+    return this.program.flow;
   }
 
   /** Elements and bytes of the parameters that ops `start` to `stop` read, each counted once. */

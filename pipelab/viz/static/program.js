@@ -1,11 +1,13 @@
 // Ops, modules and values of a traced model, from the columns of numbers that Python sent: what it did not send because
 // it follows from them is here. Labels and names are pipelab's own (Graph.label_at, value_names).
 
+import { Flow } from "./flow.js";
+
 const LONGEST = 28;
 
 export class Program {
   constructor(data) {
-    const { names, tree, prefix, runs, calls, flow } = data;
+    const { names, tree, prefix, runs, calls } = data;
     this.data = data;
     this.numOps = data.num_ops;
     this.paths = [];
@@ -20,27 +22,21 @@ export class Program {
     this.callsByStart = firstOf(calls.start);
     this.callsByStop = firstOf(calls.stop);
     this.opNames = opNames(data, this.kind);
-    this.readValues(flow);
+    this.flow = new Flow(data.flow);
+    this.readValues();
     this.aliveAt = new Map();
   }
 
   // --- values: `v >= 0` is made by op `v`, `-1 - k` is input `k`
 
-  /** The last op that reads each value, -1 where none does; and what is alive at each position, in bytes. */
-  readValues(flow) {
-    const { caches } = this.data;
-    const inputs = flow.inputs.length;
-    const last = new Int32Array(inputs + this.numOps).fill(-1);
-    const read = (value, op) => { last[inputs + value] = Math.max(last[inputs + value], op); };
-    const apart = new Set(flow.apart);
-    for (let op = 1; op < this.numOps; op++) if (!apart.has(op)) read(op - 1, op);
-    for (const [index, source] of flow.sources.entries()) read(source, flow.targets[index]);
-    for (const value of flow.outputs) read(value, this.numOps);
-    const crosses = (value) => this.kindOf(value) !== null && last[inputs + value] >= 0 && !caches.includes(value);
+  /** The values that can cross a cut with the last op that reads each; and what is alive at each position, in bytes. */
+  readValues() {
+    const { caches, flow } = this.data;
+    const crosses = (value) => this.kindOf(value) !== null && this.flow.lastReader(value) >= 0 && !caches.includes(value);
     this.made = [];
-    for (let k = 0; k < inputs; k++) if (crosses(-1 - k)) this.made.push(-1 - k);
+    for (let k = 0; k < flow.inputs.length; k++) if (crosses(-1 - k)) this.made.push(-1 - k);
     for (let op = 0; op < this.numOps; op++) if (crosses(op)) this.made.push(op);
-    this.last = Int32Array.from(this.made, (value) => last[inputs + value]);
+    this.last = Int32Array.from(this.made, (value) => this.flow.lastReader(value));
     this.bytesAt = new Float64Array(this.numOps + 2);
     for (const [index, value] of this.made.entries()) {
       const [, , bytes] = flow.kinds[this.kindOf(value)];
