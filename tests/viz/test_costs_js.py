@@ -65,7 +65,8 @@ def expected_stages(graph: Graph, device: Device | None, num_microbatches: int, 
             {
                 "index": stage.index, "start": stage.start, "stop": stage.stop, "params": stage.num_params,
                 "bytes": stage.param_bytes, "flops": int(flops[stage.start : stage.stop].sum()),
-                "memory": {**memory, "total": total}, "needs": total, "inFlight": None, "rank": stage.index,
+                "memory": {**memory, "total": total}, "needs": total, "inFlight": None,
+                "pinned": False, "rank": stage.index,
                 **_seconds(graph, device, rows, stage.start, stage.stop, len(cuts) + 1, stage.num_params),
             }
         )  # fmt: skip
@@ -157,3 +158,18 @@ def test_stages_of_one_rank_are_too_large_together(node: Node) -> None:
     verdict, move = node.run(body, graph_state(graph), state, plan.cuts)
     assert verdict.endswith(f"Stages 1 and 3 together need {most / 1e9:.1f} of 1.3 GB.")
     assert move is None
+
+
+def test_no_block_moves_over_a_pinned_divider(node: Node) -> None:
+    """What did not fit was to move to the neighbour, be the divider between them pinned or not."""
+    graph = gpt2_graph()
+    plan = uniform(graph, num_stages=4)
+    state = cost_state(graph, replace(PRESETS["h100-80gb"], memory_bytes=1.2e9), 8)
+    body = """
+      const [{ Model }, { Costs }] = await Promise.all(["model.js", "costs.js"].map(load));
+      const costs = new Costs(new Model(args[0]), args[1]);
+      return args[3].map((pins) => costs.wouldFit(costs.stages(args[2], { pins: new Set(pins) })));
+    """
+    free, *pinned = node.run(body, graph_state(graph), state, plan.cuts, [[], [plan.cuts[0]], plan.cuts])
+    assert (free["from"], free["to"]) == (0, 1)
+    assert pinned == [None, None]

@@ -215,6 +215,17 @@ def test_an_answer_is_forgotten_when_the_question_changes(open_live) -> None:
     expect(optimal_button).to_have_attribute("aria-pressed", "false")
 
 
+def test_a_saved_page_does_not_optimise_over_pins(open_page) -> None:
+    """It showed the optimum without pins, and the pinned divider was elsewhere."""
+    page = open_page()
+    handles(page).first.press("ArrowLeft")
+    handles(page).first.press("p")
+    before = cuts_of(page)
+    icon(page, "Optimal").click()
+    assert cuts_of(page) == before
+    assert "unpin" in verdict_of(page)
+
+
 def test_more_stages_are_offered_where_these_do_not_fit(open_live) -> None:
     small = replace(devices_of("h100-80gb", GRAPH, 1)[0], memory_bytes=1.22e9)
     live = open_live(num_stages=2, hardware=small)

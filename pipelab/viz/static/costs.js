@@ -26,12 +26,13 @@ export class Costs {
   }
 
   /**
-   * The stages between these cuts: what each holds, its `cost`, the bytes it `needs` and of what they are made. In
+   * The stages between these cuts: what each holds, its `cost`, the bytes it `needs` and of what they are made, and
+   * whether the cut before it is `pinned`. In
    * training a schedule says of how many micro-batches a stage keeps activations, `inFlight` (else null); stages that
    * share a rank need its memory together.
    */
-  stages(cuts, { training = false, schedule = "gpipe", numRanks = null } = {}) {
-    const stages = this.model.stages(cuts);
+  stages(cuts, { training = false, schedule = "gpipe", numRanks = null, pins = new Set() } = {}) {
+    const stages = this.model.stages(cuts).map((stage) => ({ ...stage, pinned: pins.has(stage.start) }));
     const ranks = numRanks ?? stages.length;
     const { orders } = scheduleActions(schedule, ranks, stages.length, this.state.num_microbatches, training);
     const inFlight = training ? (orders ? mostInFlight(orders, stages.length) : stages.map(() => 1)) : [];

@@ -2,10 +2,11 @@
 
 import { firstAtLeast } from "./numbers.js";
 
-/** The fewest blocks to move to the stage before or after so that both fit, of as many the lightest; null if none. */
+/** The fewest blocks to move over a divider that may move so that both stages fit, of as many the lightest; null if none. */
 export function moveThatFits(costs, stages, index) {
   if (stages.some((stage) => stage.rank !== stage.index)) return null; // its device holds other stages too
-  const moves = [index - 1, index + 1].filter((to) => stages[to]).map((to) => moveToStage(costs, stages, index, to));
+  const reachable = [index - 1, index + 1].filter((to) => stages[to] && !stages[Math.max(index, to)].pinned);
+  const moves = reachable.map((to) => moveToStage(costs, stages, index, to));
   const [best] = moves.filter(Boolean).sort((a, b) => a.blocks - b.blocks || a.bytes - b.bytes);
   return best ?? null;
 }

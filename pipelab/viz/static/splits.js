@@ -138,6 +138,10 @@ export class Splits {
       this.askOptimal(count);
       return;
     }
+    if (name === "optimal" && this.pins.size) {
+      view.tell("Only the kernel can optimise around pinned dividers: unpin them, or open the explorer in a notebook.");
+      return;
+    }
     const policy = view.presets[name];
     const cuts = policy[count] ?? `More than ${view.mostStages} stages are set from code.`;
     this.changed();

@@ -64,7 +64,7 @@ export class Verdict {
   wayToOptimal() {
     const { costs, stages, optimum, splits } = this.view;
     if (splits.before) return { text: "Undo", run: () => splits.undo() };
-    if (splits.isAnswer) return undefined;
+    if (splits.isAnswer || (splits.pins.size && !this.view.connected)) return undefined;
     if (costs.tooLarge(stages).length) return this.wayToFit();
     // Between modules and ops only the kernel knows the best split.
     const unknown = this.view.level !== "block" && this.view.connected;
@@ -77,7 +77,8 @@ export class Verdict {
     const { costs, presets, splits } = this.view;
     const fits = (cuts) => Array.isArray(cuts) && !costs.tooLarge(costs.stages(cuts, this.view)).length;
     const count = this.view.stages.length;
-    if (fits(presets.optimal[count])) return { text: "Show optimal", run: () => splits.showOptimal() };
+    const best = splits.pins.size ? "Optimise around pins" : "Show optimal";
+    if (fits(presets.optimal[count])) return { text: best, run: () => splits.showOptimal() };
     const more = presets.optimal.findIndex((cuts, stages) => stages > count && fits(cuts));
     return more > 0 ? { text: `Use ${more} stages`, run: () => splits.use("optimal", more) } : undefined;
   }
