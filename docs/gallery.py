@@ -20,7 +20,7 @@ from pipelab.viz.explorer import Explorer
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))
-from browser import chromium  # noqa: E402
+from browser import Theme, chromium  # noqa: E402  the tests' own browser
 from live_page import LivePage  # noqa: E402
 
 LLAMA_70B = {
@@ -117,7 +117,7 @@ class Picture:
     trace: Callable[[], Trace]
     num_stages: int = 4
     width: int = 900
-    theme: str = "light"
+    theme: Theme = "light"
     hardware: str | None = "h100-80gb"
     then: Callable[[LivePage], None] = nothing
 
@@ -142,9 +142,9 @@ PICTURES = {
 COMPARE = ("compare", "Compared: equal size, threshold and optimal on the same axes.")
 
 
-def opened(browser: Browser, path: Path, width: int, theme: str) -> Page:
+def opened(browser: Browser, path: Path, width: int, theme: Theme) -> Page:
     """A saved page."""
-    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
     page.goto(path.as_uri())
     page.wait_for_selector("[data-ready='1']")
     return page

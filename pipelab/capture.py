@@ -139,7 +139,7 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
     with _untouched(model), torch.no_grad():
         _name_keywords(model, call)
         try:
-            dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
+            dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]  # the same
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
@@ -180,7 +180,7 @@ def _name_keywords(model: nn.Module, call: Call) -> None:
         return forward(*args, **kwargs)
 
     parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra]
-    named.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    named.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
     model.forward = named  # `_untouched` takes it away again
 
 

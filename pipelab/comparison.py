@@ -10,7 +10,7 @@ from pipelab.contenders import SAME, Contender
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.table import format_table
-from pipelab.units import format_bytes, format_count, format_seconds, plural
+from pipelab.units import format_bytes, format_count, format_percent, format_seconds, plural
 
 Objective = Literal["time", "params"]
 
@@ -33,8 +33,11 @@ class Comparison:
     Example:
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(10))).eval()
         >>> comparison = pipelab.compare(pipelab.trace(model, torch.zeros(4, 16)), num_stages=4)
-        >>> [(entry.name, entry.above_text) for entry in comparison.entries]
-        [('equal_size', '33% above'), ('threshold', '0% above'), ('optimal', '0% above')]
+        >>> for entry in comparison.entries:
+        ...     print(entry.name, entry.above_text)
+        equal_size 33...% above
+        threshold 0...% above
+        optimal 0...% above
     """
 
     entries: tuple[Contender, ...]
@@ -67,7 +70,7 @@ class Comparison:
         return entry.step_s if self.objective == "time" else entry.regret.cost
 
     def more(self, entry: Contender) -> float:
-        """How much more than the best plan it costs: 0.57 is 57% more."""
+        """How much more than the best plan it costs: 0.57 is 57 % more."""
         least = self.cost(self.best)
         return self.cost(entry) / least - 1 if least else 0.0
 
@@ -161,6 +164,12 @@ class Comparison:
 
         Raises:
             InputError: It comes from elsewhere than `pipelab.compare`.
+
+        Example:
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(10))).eval()
+            >>> comparison = pipelab.compare(pipelab.trace(model, torch.zeros(4, 16)), num_stages=2)
+            >>> comparison.view.value = "optimal"
+            >>> comparison.view.close()
         """
         if self.make_view is None:
             raise InputError("This comparison has no view: pipelab.compare makes those that have one.")
@@ -171,6 +180,13 @@ class Comparison:
 
         Raises:
             InputError: The name ends otherwise.
+
+        Example:
+            >>> import tempfile
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(10))).eval()
+            >>> comparison = pipelab.compare(pipelab.trace(model, torch.zeros(4, 16)), num_stages=2)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     comparison.save(f"{folder}/plans.html")
         """
         self.view.save(path)
 
@@ -194,10 +210,10 @@ def _misfit_text(entry: Contender) -> str:
 
 
 def more_text(more: float, than: str = "") -> str:
-    """A share more or less: "57% more"; with a name "57% more than optimal"."""
+    """A share more or less: "57 % more"; with a name "57 % more than optimal"."""
     if abs(more) < SAME:
         return f"as much as {than}" if than else "as much"
-    text = f"{more:.0%} more" if more > 0 else f"{-more:.0%} less"
+    text = f"{format_percent(abs(more))} {'more' if more > 0 else 'less'}"
     return f"{text} than {than}" if than else text
 
 
@@ -209,7 +225,7 @@ def _row(entry: Contender) -> list[str]:
         f"stage {entry.largest}: {format_count(entry.plan.stages[entry.largest].num_params)}",
         f"{entry.bottleneck_text}: {format_seconds(entry.bottleneck_s)}",
         format_seconds(entry.step_s),
-        f"{entry.predicted.bubble_fraction:.0%}",
+        format_percent(entry.predicted.bubble_fraction),
         f"stage {entry.fullest}: {used} of {held}",
         format_bytes(entry.sent_bytes),
         entry.above_text,

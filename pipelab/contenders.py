@@ -6,7 +6,7 @@ from pipelab.events import Timeline
 from pipelab.plan import Plan
 from pipelab.planner import Regret
 from pipelab.report import Report
-from pipelab.units import format_seconds
+from pipelab.units import format_percent, format_seconds
 
 # Times that differ by less are told as equal.
 SAME = 0.005
@@ -102,8 +102,8 @@ class Contender:
     def above_text(self) -> str:
         """How far above the optimum, in words."""
         if abs(self.above) <= SAME:
-            return "0% above"
-        percent = f"{abs(self.above):.0%}" if abs(self.above) >= 0.1 else f"{abs(self.above):.1%}"
+            return f"{format_percent(0)} above"
+        percent = format_percent(abs(self.above), 0 if abs(self.above) >= 0.1 else 1)
         return f"{percent} {'above' if self.above > 0 else 'below'}"
 
     @property

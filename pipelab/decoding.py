@@ -46,7 +46,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transforme
     def __init__(
         self, num_tokens: int, num_slots: int, tensors: tuple[Tensor, Tensor] | None = None, window: int | None = None
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
         self.num_tokens = num_tokens
         self.num_slots = num_slots
         self.sliding_window = window
@@ -175,7 +175,7 @@ class DecodeStep:
 
         names = (*self.tokens, *self.caches)
         parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
-        step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
         model.forward = step
 
     def _cache(self, model: Any, tensors: Mapping[str, Tensor]) -> Cache:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipelab.files import damaged, decode, write_json
-from pipelab.units import plural
+from pipelab.units import format_percent, plural
 
 Kind = Literal["F", "B", "I", "W", "send", "recv", "wait"]
 COMPUTE: frozenset[str] = frozenset({"F", "B", "I", "W"})
@@ -151,7 +151,7 @@ class Timeline:
         return (
             f"Timeline({self.source}: {plural(self.num_ranks, 'rank')}, "
             f"{plural(self.num_microbatches, 'micro-batch')}, "
-            f"{self.makespan_s * 1e3:.2f} ms, idle {self.bubble_fraction:.1%})"
+            f"{self.makespan_s * 1e3:.2f} ms, idle {format_percent(self.bubble_fraction, 1)})"
         )
 
     def slowed(self, factor: float) -> "Timeline":
@@ -160,7 +160,7 @@ class Timeline:
         Example:
             >>> events = (pipelab.Event(0, 0, 0, "F", 0.0, 2e-6),)
             >>> pipelab.Timeline(events, num_ranks=1, num_stages=1, num_microbatches=1, source="simulated").slowed(1000)
-            Timeline(simulated, slowed 1,000 ×: 1 rank, 1 micro-batch, 2.00 ms, idle 0.0%)
+            Timeline(simulated, slowed 1,000 ×: 1 rank, 1 micro-batch, 2.00 ms, idle 0.0...%)
         """
         events = tuple(e._replace(start_s=e.start_s * factor, end_s=e.end_s * factor) for e in self.events)
         return replace(self, events=events, source=f"{self.source}, slowed {factor:,g} ×")

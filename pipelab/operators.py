@@ -50,4 +50,4 @@ def operator(target: str) -> Callable[..., Any]:
             found = getattr(found, name)
     except AttributeError as error:
         raise LaunchError(f"This process has no operator {target!r}.") from error
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # found by name

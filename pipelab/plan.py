@@ -241,8 +241,9 @@ class Plan:
         """The plan a run uses: without an empty last stage."""
         if not self.has_empty_stage:
             return self
-        one_each = isinstance(self.hardware, Sequence) and not isinstance(self.hardware, str)
-        hardware = self.hardware[:-1] if one_each else self.hardware  # type: ignore[index]
+        hardware = self.hardware
+        if isinstance(hardware, Sequence) and not isinstance(hardware, str):
+            hardware = hardware[:-1]
         return replace(self, cuts=self.cuts[:-1], hardware=hardware)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipelab.polishing import polish
 from pipelab.problem import MemoryLimit, Objective, Problem, pose
 from pipelab.refusals import refusal
 from pipelab.table import wrap
-from pipelab.units import format_bytes
+from pipelab.units import format_bytes, format_percent
 
 # Times are known no better than this: within it, fewer bytes on the wire are worth more. Counts are exact.
 TIME_TOLERANCE = 0.005
@@ -225,9 +225,9 @@ def _bottleneck(problem: Problem, costs: Sequence[float], optimum: float) -> str
     if abs(above) < 5e-5:
         distance = "no split has less"
     else:
-        percent = f"{abs(above):.0%}" if abs(above) >= 0.1 else f"{abs(above):.1%}"
+        percent = format_percent(abs(above), 0 if abs(above) >= 0.1 else 1)
         side = "above" if above > 0 else "below"
-        distance = f"{percent.replace('%', ' %')} {side} the best, {problem.text(optimum)}"
+        distance = f"{percent} {side} the best, {problem.text(optimum)}"
     per = " per micro-batch" if problem.objective == "time" and problem.num_microbatches > 1 else ""
     return (
         f"Stage {costs.index(cost)} is the bottleneck: {problem.text(cost)}{per}, {distance} ({problem.rests_on}; cuts "

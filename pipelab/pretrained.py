@@ -58,7 +58,7 @@ class PretrainedTrace(Trace):
         dtype = next(p.dtype for p in self._model.parameters())
         with announce(f"reading the weights of {self.source}"):
             try:
-                model = type(self._model).from_pretrained(self.source, dtype=dtype)  # type: ignore[attr-defined]
+                model = type(self._model).from_pretrained(self.source, dtype=dtype)  # type: ignore[attr-defined]  # transformers'
             except Exception as error:  # whatever a damaged file makes the readers raise
                 raise LaunchError(f"The weights of {self.source} cannot be read: {error}") from error
             found = {
@@ -175,7 +175,7 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
     try:
         with torch.device("meta"):
             if factory is not None:
-                return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
+                return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # transformers'
             for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM, transformers.AutoModel):
                 if type(config) in auto._model_mapping:
                     return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return, no-untyped-call]

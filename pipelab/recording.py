@@ -218,7 +218,7 @@ def _weights(program: Program, persistent: set[str]) -> tuple[Weight, ...]:
             dtype=str(tensor.dtype).removeprefix("torch."),
             num_elements=tensor.numel(),
             num_bytes=tensor.numel() * tensor.dtype.itemsize,
-            kind=program.kinds[name],  # type: ignore[arg-type]
+            kind=program.kinds[name],  # type: ignore[arg-type]  # one of a few words
             persistent=name in persistent,
             tied_to=first_name.setdefault(id(tensor), name),
         )

@@ -1,5 +1,7 @@
 """How numbers are written: MB is 10^6 bytes everywhere, three significant digits."""
 
+import math
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -22,6 +24,18 @@ def format_bytes(num_bytes: float) -> str:
     """
     text, prefix = _scaled(num_bytes)
     return f"{text} {prefix}B"
+
+
+def format_whole(num_bytes: float) -> str:
+    """What a device has, as people say it.
+
+    Example:
+        >>> format_whole(80e9), format_whole(1.5e9)
+        ('80 GB', '1.50 GB')
+    """
+    text, _, unit = format_bytes(num_bytes).partition(" ")
+    whole, _, rest = text.partition(".")
+    return f"{text if rest.strip('0') else whole} {unit}"
 
 
 def format_count(count: float) -> str:
@@ -48,6 +62,30 @@ def format_seconds(seconds: float) -> str:
             digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
             return f"{scaled:.{digits}f} {unit}"
     raise AssertionError("unreachable")
+
+
+def format_percent(share: float, digits: int = 0) -> str:
+    r"""A share as text; no line breaks before the sign.
+
+    Example:
+        >>> format_percent(0.43), format_percent(0.0314, 1)
+        ('43\xa0%', '3.1\xa0%')
+    """
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def format_need(num_bytes: float, capacity: float) -> str:
+    """What is needed of what there is, in the unit of the latter; rounded apart, so that it never seems to fit.
+
+    Example:
+        >>> format_need(91.2e9, 80e9), format_need(1.251e9, 1.25e9)
+        ('92 of 80 GB', '1.3 of 1.2 GB')
+    """
+    factor, unit = next(((f, u) for f, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if capacity >= f), (1.0, "B"))
+    digits = 1 if capacity < 10 * factor and factor > 1 else 0
+    scale = 10**digits
+    needed, there = math.ceil(num_bytes / factor * scale) / scale, math.floor(capacity / factor * scale) / scale
+    return f"{needed:.{digits}f} of {there:.{digits}f} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -18,7 +18,7 @@ class GraphWriter:
         count = 1
         for size in shape:
             count *= size
-        self.weights[name] = Weight(name, shape, "float32", count, 4 * count, kind, True, tied_to or name)  # type: ignore[arg-type]
+        self.weights[name] = Weight(name, shape, "float32", count, 4 * count, kind, True, tied_to or name)
         return name
 
     def op(self, target: str, module: str, shape: tuple[int, ...], args: tuple[int, ...], *weights: str,

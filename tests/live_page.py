@@ -60,7 +60,7 @@ class LivePage:
         self._said: list[Any] = []
         explorer.observe(lambda change: self._changed.add(change["name"]), All)
         # Its way to the browser is this page.
-        explorer.send = lambda content, buffers=None: self._said.append(content)  # type: ignore[method-assign]
+        explorer.send = lambda content, buffers=None: self._said.append(content)
         page.evaluate(_TAKE_OVER, self._state(explorer.keys))
         page.wait_for_selector("[data-ready='1']")
 

@@ -38,8 +38,8 @@ def test_empty_timeline_has_no_bubble() -> None:
 
 
 def test_repr_is_one_line() -> None:
-    assert repr(fill_drain(1, 1)) == "Timeline(by hand: 1 rank, 1 micro-batch, 1000.00 ms, idle 0.0%)"
-    assert repr(fill_drain(4, 8)) == "Timeline(by hand: 4 ranks, 8 micro-batches, 11000.00 ms, idle 27.3%)"
+    assert repr(fill_drain(1, 1)) == "Timeline(by hand: 1 rank, 1 micro-batch, 1000.00 ms, idle 0.0\u00a0%)"
+    assert repr(fill_drain(4, 8)) == "Timeline(by hand: 4 ranks, 8 micro-batches, 11000.00 ms, idle 27.3\u00a0%)"
 
 
 def test_memory_is_held_from_the_forward_to_the_last_action() -> None:

@@ -108,7 +108,7 @@ def test_without_a_name_it_is_this_machine_where_that_was_measured() -> None:
 )
 def test_unknown_hardware_is_refused_with_what_there_is(hardware: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        devices_of(hardware, mlp_graph(4), 2)  # type: ignore[arg-type]
+        devices_of(hardware, mlp_graph(4), 2)
 
 
 def test_a_device_without_memory_or_rates_is_refused() -> None:

@@ -257,4 +257,4 @@ def test_traces_of_different_models_are_refused(traced: Trace) -> None:
     with pytest.raises(InputError, match="at least one trace"):
         pipelab.explore({})
     with pytest.raises(InputError, match="'a' is a int"):
-        pipelab.explore({"a": 1})  # type: ignore[dict-item]
+        pipelab.explore({"a": 1})

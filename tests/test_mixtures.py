@@ -19,7 +19,7 @@ BESIDE = Hardware("beside", 1e12, {"float32": 1e12}, 1e10, 1e9, 1e-6, overlap=Tr
 
 def prefill_and_decode() -> tuple[Graph, Graph]:
     """Long rows make the head cheap beside the blocks; one token makes reading the head's weights dear."""
-    return (gpt2_graph(6, hidden=64, vocab=4000, batch=4, length=length) for length in (256, 1))  # type: ignore[return-value]
+    return (gpt2_graph(6, hidden=64, vocab=4000, batch=4, length=length) for length in (256, 1))
 
 
 def cost(plan: Plan, device: Hardware, weights: tuple[float, float], graphs: tuple[Graph, Graph]) -> float:
@@ -41,8 +41,8 @@ def test_the_mix_is_the_best_of_all(device: Hardware, weights: tuple[float, floa
         list(zip(graphs, weights, strict=True)), num_stages=3, hardware=device, num_microbatches=4
     )
     splits = combinations(candidates(graphs[0], "block")[1:-1], 2)
-    best = min(cost(plan.with_cuts(cuts), device, weights, graphs) for cuts in splits)  # type: ignore[arg-type]
-    assert best * (1 - 1e-9) <= cost(plan, device, weights, graphs) <= best * 1.005  # type: ignore[arg-type]
+    best = min(cost(plan.with_cuts(cuts), device, weights, graphs) for cuts in splits)
+    assert best * (1 - 1e-9) <= cost(plan, device, weights, graphs) <= best * 1.005
 
 
 def test_a_mix_of_one_is_the_plan_for_it() -> None:

@@ -105,14 +105,14 @@ def test_plan_of_another_model_is_refused_though_its_names_exist_here(tmp_path: 
 @pytest.mark.parametrize("place", [2.5, None, b"head"])
 def test_place_that_is_neither_name_nor_position_is_refused(place: object) -> None:
     with pytest.raises(SplitError, match="name or the position"):
-        pipelab.split_at(TIED, [place])  # type: ignore[list-item]
+        pipelab.split_at(TIED, [place])
     with pytest.raises(SplitError, match="whole number"):
-        Plan(TIED.graph, (place,))  # type: ignore[arg-type]
+        Plan(TIED.graph, (place,))
 
 
 def test_what_was_not_traced_cannot_be_split() -> None:
     with pytest.raises(SplitError, match=r"A Tied cannot be split: pass what pipelab\.trace"):
-        pipelab.uniform(zoo.Tied(), num_stages=2)  # type: ignore[arg-type]
+        pipelab.uniform(zoo.Tied(), num_stages=2)
 
 
 def test_illegal_cut_names_the_nearest_legal_one() -> None:

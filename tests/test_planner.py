@@ -65,7 +65,7 @@ def test_the_plan_is_the_best_of_all(objective: str, granularity: str, devices: 
     check(far, lambda stage, a, b: stage_cost(graph, objective, devices, 2, stage, a, b))
 
 
-def check(far: Regret, cost) -> None:  # type: ignore[no-untyped-def]
+def check(far: Regret, cost) -> None:
     """The certificate, in the lines its documentation promises."""
     proof, starts = far.certificate, {0}
     for stage, ends in enumerate(proof.reachable):
@@ -123,7 +123,7 @@ def test_a_stage_of_a_decode_step_holds_its_caches() -> None:
 
 
 @pytest.mark.parametrize("policy", [equal_size, uniform, lambda g, num_stages: threshold(g, num_stages=num_stages)])
-def test_no_policy_is_better_than_the_optimum(policy) -> None:  # type: ignore[no-untyped-def]
+def test_no_policy_is_better_than_the_optimum(policy) -> None:
     for num_stages in (2, 3, 4):
         plan = policy(gpt2_graph(), num_stages=num_stages)
         for objective in ("params", "flops", "time", "memory"):
@@ -141,9 +141,9 @@ def test_a_verdict_names_the_bottleneck_the_distance_and_the_reason() -> None:
     # 4 stages of 2, 2, 2, 4 layers of 272 against 2, 2, 3, 3.
     text = repr(pipelab.regret(equal_size(mlp_graph(10), num_stages=4)))
     assert text.replace("\n", " ") == (
-        "equal_size (PiPPy, greedy): Stage 3 is the bottleneck: 1.09 k parameters, 33 % above the best, 816 parameters "
-        "(counted in the graph; cuts between blocks). Nothing is better: with less, the first 3 stages end before "
-        "layers.6 at the latest, and the last one cannot run what is left."
+        "equal_size (PiPPy, greedy): Stage 3 is the bottleneck: 1.09 k parameters, 33\u00a0% above the best, 816 "
+        "parameters (counted in the graph; cuts between blocks). Nothing is better: with less, the first 3 stages end "
+        "before layers.6 at the latest, and the last one cannot run what is left."
     )
 
 

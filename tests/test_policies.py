@@ -120,7 +120,7 @@ def test_the_number_of_stages_is_positive(num_stages: int) -> None:
 def test_the_number_of_stages_is_whole(num_stages: object) -> None:
     for policy in (equal_size, uniform, threshold):
         with pytest.raises(SplitError, match=r"whole number|pass one of them"):
-            policy(mlp_graph(), num_stages=num_stages)  # type: ignore[operator]
+            policy(mlp_graph(), num_stages=num_stages)
 
 
 def test_a_huge_number_of_stages_is_refused_at_once() -> None:

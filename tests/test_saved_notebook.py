@@ -103,7 +103,7 @@ def test_it_is_there_in_a_notebook_nobody_trusts(page: Page, lab: Lab, root: Pat
 
 
 def test_it_is_there_once_in_a_page_made_of_the_notebook(page: Page, root: Path, tmp_path: Path) -> None:
-    text, _ = HTMLExporter().from_filename(str(root / "demo.ipynb"))  # type: ignore[no-untyped-call]
+    text, _ = HTMLExporter().from_filename(str(root / "demo.ipynb"))
     (tmp_path / "demo.html").write_text(text)
     browser = page.context.browser
     assert browser is not None

@@ -147,7 +147,7 @@ def test_microbatch_sizes_are_tensor_split() -> None:
     with pytest.raises(InputError, match="between 1 and the batch of 4"):
         traced.microbatch_sizes(4, 5, 2)
     with pytest.raises(InputError, match="whole number"):
-        traced.microbatch_sizes(4, 2.0, 2)  # type: ignore[arg-type]
+        traced.microbatch_sizes(4, 2.0, 2)
 
 
 class Loss(nn.Module):

@@ -17,4 +17,4 @@ def torch_orders(name: str, num_ranks: int, num_microbatches: int, per_rank: int
 
 def _action(entry: Any) -> Action | None:
     kind = _KINDS.get(entry.computation_type.name)
-    return Action(entry.stage_index, kind, entry.microbatch_index) if kind else None  # type: ignore[arg-type]
+    return Action(entry.stage_index, kind, entry.microbatch_index) if kind else None

@@ -13,7 +13,7 @@ from pipelab.comparison import Comparison, more_text
 from pipelab.contenders import Contender
 from pipelab.plan import Plan, shorten
 from pipelab.report import Report
-from pipelab.units import format_count, format_seconds, plural
+from pipelab.units import format_count, format_percent, format_seconds, plural
 from pipelab.viz.compare_panels import memory_scale, panels_of
 from pipelab.viz.compare_ribbon import SMALL, draw_ribbon, ribbon_height
 from pipelab.viz.figures import Sheet, literal
@@ -115,12 +115,12 @@ class _Page:
         beside = "the best" if entry is of.best else more_text(of.more(entry), cut_off(of.best.name))
         step = f"{format_seconds(entry.step_s)} per step predicted"
         count = f"{format_count(entry.regret.cost)} parameters at most"
-        idle = f"ranks idle {entry.predicted.bubble_fraction:.0%}"
+        idle = f"ranks idle {format_percent(entry.predicted.bubble_fraction)}"
         parts = (
             f"{entry.above_text} optimal",
             *((f"{step}, {beside}",) if of.objective == "time" else (f"{count}, {beside}", step)),
             f"{entry.measured_text} measured" if entry.report else "",
-            f"{idle}, measured {entry.report.bubble_fraction:.0%}" if entry.report else idle,
+            f"{idle}, measured {format_percent(entry.report.bubble_fraction)}" if entry.report else idle,
             f"does not fit: {plural(len(entry.misfits), 'stage')}" if entry.misfits else "",
         )
         return "  ·  ".join(part for part in parts if part)

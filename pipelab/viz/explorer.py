@@ -210,6 +210,14 @@ class Explorer(StillWidget):
 
         Raises:
             InputError: It ends in something else.
+
+        Example:
+            >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4))).eval()
+            >>> explorer = pipelab.explore(pipelab.trace(model, torch.zeros(4, 16)), num_stages=2)
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     explorer.save(f"{folder}/split.html")
+            >>> explorer.close()
         """
         Path(path).write_bytes(file_named(self, Path(path).suffix.lower()))
 

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import traitlets
 
+from pipelab.costs import microbatch_rows
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.hardware import HardwareLike
 from pipelab.schedules import schedule_actions
-from pipelab.viz.explorer_costs import cost_state, one_device
+from pipelab.viz.explorer_costs import one_device
 
 
 @contextmanager
@@ -28,7 +29,9 @@ def check_hardware(graph: Graph, hardware: HardwareLike, num_microbatches: int) 
         InputError: It is not known, names several devices, or was measured with another model or other rows.
     """
     device = one_device(hardware, graph)
-    cost_state(graph, device, num_microbatches)
+    if device is not None:
+        for rows in set(microbatch_rows(max(1, graph.batch_size), num_microbatches)):
+            device.loaded_op_times_s(graph, rows)
     return hardware if hardware is None or isinstance(hardware, str) else device
 
 

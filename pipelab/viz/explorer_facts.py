@@ -11,11 +11,12 @@ from pipelab.hardware import Device, describe, devices_of
 from pipelab.plan import Plan, Stage, shorten
 from pipelab.planner import Regret, problem_of, regret
 from pipelab.problem import Objective
-from pipelab.units import format_bytes, format_count, format_seconds, plural
+from pipelab.units import format_bytes, format_count, format_need, format_percent, format_seconds, format_whole, plural
 from pipelab.viz.compare_ribbon import shortened
 from pipelab.viz.explorer_panels import Box
 
-_SAME = 5e-5  # a plan so near to the optimum is called optimal
+# The widget's words for a plan so near to the optimum.
+_SAME, _CLOSE = 1e-9, 0.005
 
 
 class Facts:
@@ -63,20 +64,25 @@ class Facts:
 
     @property
     def _distance(self) -> str:
-        above = self.optimum.fraction
+        above, far = self.optimum.fraction, abs(self.optimum.fraction)
         if len(self.costs) == 1:
             return ""
-        if abs(above) < _SAME:
+        if far < _SAME:
             return "This is optimal."
-        percent = f"{100 * abs(above):.0f}" if abs(above) >= 0.0995 else f"{100 * abs(above):.1f}"
-        return f"{percent}\u00a0% {'above' if above > 0 else 'below'} optimal."
+        if far <= _CLOSE:
+            return f"Optimal within {format_percent(_CLOSE, 1)}."
+        percent = format_percent(far, 0 if far >= 0.0995 else 1)
+        return f"{percent} above optimal." if above > 0 else f"{percent} below the best split between blocks."
 
     @property
     def _shortage(self) -> str:
         over = self.optimum.over_limit
         if not over:
             return ""
-        return f"{plural(len(over), 'stage')} {'needs' if len(over) == 1 else 'need'} more memory than there is."
+        if len(over) == 1:
+            return f"Stage {over[0]} needs {self._need(self.plan.stages[over[0]])}."
+        named = f"Stages {', '.join(map(str, over[:-1]))} and {over[-1]}" if len(over) <= 3 else f"{len(over)} stages"
+        return f"{named} need more than {format_whole(self.devices[over[0]].memory_bytes)}."
 
     @property
     def boxes(self) -> list[Box]:
@@ -106,7 +112,7 @@ class Facts:
     def _need(self, stage: Stage) -> str:
         device = self.devices[stage.index]
         needed = Costs.of(self.plan.graph, device, self.rows).memory_bytes(stage.start, stage.stop)
-        return f"{format_bytes(needed)} of {format_bytes(device.memory_bytes)}"
+        return format_need(needed, device.memory_bytes)
 
     @property
     def notes(self) -> list[str]:

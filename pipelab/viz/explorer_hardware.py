@@ -46,5 +46,6 @@ def hardware_named(name: str, own: Mapping[str, Device]) -> HardwareLike:
 def remembered(own: Mapping[str, Device], device: Device | None) -> dict[str, Device]:
     """The devices set from code, with one more if it is none of the presets."""
     name = hardware_name(device)
-    known = device is None or (isinstance(device, Hardware) and name in PRESETS)
-    return dict(own) if known else {**own, name: device}  # type: ignore[dict-item]
+    if device is None or (isinstance(device, Hardware) and name in PRESETS):
+        return dict(own)
+    return {**own, name: device}

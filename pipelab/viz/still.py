@@ -55,7 +55,7 @@ class StillWidget(anywidget.AnyWidget):
         data, metadata = bundle
         picture = data.pop("image/png")
         kept = {name: of for name, of in metadata.items() if name in data}
-        display(data, metadata=kept, raw=True)  # type: ignore[no-untyped-call]
+        display(data, metadata=kept, raw=True)  # type: ignore[no-untyped-call]  # IPython's
         self._put_still(data["text/plain"], picture, metadata, update=False)
         with contextlib.suppress(RuntimeError):  # no kernel, no loop
             self._loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class StillWidget(anywidget.AnyWidget):
 
         width = metadata.get("image/png", {}).get("width", _WIDTH)
         still = _STILL.format(id=re.sub(r"\W", "", self._still), alt=html.escape(text), png=picture, width=width)
-        display({"text/html": still}, raw=True, display_id=self._still, update=update)  # type: ignore[no-untyped-call]
+        display({"text/html": still}, raw=True, display_id=self._still, update=update)  # type: ignore[no-untyped-call]  # IPython's
 
     def _redraw_soon(self, _change: Any) -> None:
         """Draw when nothing has changed for a while, between two things the kernel does."""

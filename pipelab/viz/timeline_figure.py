@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from pipelab.errors import InputError
 from pipelab.events import COMPUTE, Event, Timeline
-from pipelab.units import format_seconds, plural
+from pipelab.units import format_percent, format_seconds, plural
 from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, KIND_COLOURS, KIND_HATCHES, TEXT, WAIT, stage_colour
 
@@ -77,8 +77,8 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
     Example:
         >>> events = tuple(pipelab.Event(s, s, 0, "F", float(s), s + 1.0) for s in (0, 1))
         >>> figure = pipelab.viz.timeline(pipelab.Timeline(events, num_ranks=2, num_stages=2, num_microbatches=1))
-        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        ['rank 0: stage 0, idle 50%', 'rank 1: stage 1, idle 50%']
+        >>> print(*(label.get_text() for label in figure.axes[0].get_yticklabels()), sep="; ")
+        rank 0: stage 0, idle 50...%; rank 1: stage 1, idle 50...%
     """
     for given in (measured, predicted):
         if given is not None and not isinstance(given, Timeline):
@@ -183,17 +183,17 @@ def _rank_text(of: Timeline, rank: int) -> str:
     stages = sorted({event.stage for event in of.events if event.rank == rank})
     held = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}" if stages else "nothing"
     idle = 1 - of.rank_busy_s[rank] / of.makespan_s if of.makespan_s else 0.0
-    return f"rank {rank}: {held}, idle {idle:.0%}"
+    return f"rank {rank}: {held}, idle {format_percent(idle)}"
 
 
 def _sentence(measured: Timeline, predicted: Timeline | None) -> str:
     """How long it took, what was predicted, and both bubble figures by their names."""
     how = measured.source.partition(",")[0].capitalize()
     took = f"{how} {format_seconds(measured.makespan_s)}"
-    idle = f"Ranks are idle {measured.bubble_fraction:.0%} of the time"
+    idle = f"Ranks are idle {format_percent(measured.bubble_fraction)} of the time"
     if predicted is None:
-        return f"{took}. {idle}; idle over busy time is {measured.overhead_fraction:.0%}"
-    return f"{took}, {_against(measured, predicted)}. {idle}; predicted {predicted.bubble_fraction:.0%}"
+        return f"{took}. {idle}; idle over busy time is {format_percent(measured.overhead_fraction)}"
+    return f"{took}, {_against(measured, predicted)}. {idle}; predicted {format_percent(predicted.bubble_fraction)}"
 
 
 def _against(measured: Timeline, predicted: Timeline) -> str:
@@ -203,7 +203,7 @@ def _against(measured: Timeline, predicted: Timeline) -> str:
         return f"as {expected}"
     if more > _FAR_OFF:
         return f"{1 + more:.1f} × the {expected}"
-    return f"{abs(more):.0%} {'more' if more > 0 else 'less'} than {expected}"
+    return f"{format_percent(abs(more))} {'more' if more > 0 else 'less'} than {expected}"
 
 
 def _legend(ax: Axes, measured: Timeline, predicted: Timeline | None, view: _View) -> int:

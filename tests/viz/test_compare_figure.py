@@ -52,7 +52,7 @@ def texts_of(figure: Figure) -> list[Text]:
 
 def boxes_of(figure: Figure) -> list[tuple[str, Bbox]]:
     canvas = FigureCanvasAgg(figure)
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()
     figure.draw(renderer)
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts_of(figure)]
 
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_hatched_beyond_the_capacity_and_said() -> None:
 def test_titles_tell_the_distance_from_the_optimum_and_from_the_best() -> None:
     comparison = comparison_of(mlp_graph(10), 4, Hardware("clock", 1e9, {"float32": 1e18}, 1e18, 1e18, 0.0))
     titles = {title.texts[0].get_text(): title.texts[1].get_text() for title, *_ in panels(compare(comparison))}
-    assert titles["equal_size"].startswith("33% above optimal  ·")
+    assert titles["equal_size"].startswith("33 % above optimal  ·")
     assert "more than" in titles["equal_size"] and ", the best  ·  ranks idle" in titles[comparison.best.name]
 
 
@@ -199,7 +199,7 @@ def test_a_refusal_stands_on_the_page() -> None:
 
 @pytest.mark.parametrize("plans", [[uniform(GPT2, num_stages=1)], {"a": uniform(GPT2, num_stages=12)}])
 def test_plans_can_be_given_as_they_are(plans: Sequence[object]) -> None:
-    data, size = compare(plans)._repr_png_()  # type: ignore[arg-type, attr-defined]
+    data, size = compare(plans)._repr_png_()
     assert data.startswith(b"\x89PNG") and size["width"] == 1152
 
 

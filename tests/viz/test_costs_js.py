@@ -146,7 +146,7 @@ def test_stages_of_one_rank_are_too_large_together(node: Node) -> None:
     graph = gpt2_graph()
     plan = uniform(graph, num_stages=4)
     options = {"schedule": "interleaved_1f1b", "num_ranks": 2, "num_microbatches": 8}
-    timeline = simulate(plan, hardware="h100-80gb", **options)  # type: ignore[arg-type]
+    timeline = simulate(plan, hardware="h100-80gb", **options)
     least, most = timeline.peak_memory_bytes
     state = cost_state(graph, replace(PRESETS["h100-80gb"], memory_bytes=(least + most) / 2), 8)
     body = """

@@ -176,7 +176,7 @@ def test_earlier_runs_can_be_shown_again() -> None:
 def test_only_the_newest_run_keeps_its_output() -> None:
     explorer, _ = make()
     explorer.report = None
-    explorer._choices[""].runner.run = lambda plan, count, progress: replace(  # type: ignore[union-attr,method-assign]
+    explorer._choices[""].runner.run = lambda plan, count, progress: replace(
         Runner().run(plan, count, progress), output="logits"
     )
     explorer.run()

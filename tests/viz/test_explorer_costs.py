@@ -67,8 +67,8 @@ def distance(cost: float, optimum: float) -> str:
 def optimum_of(plan: Plan, objective: str, device: Hardware | None) -> float:
     """The least cost between blocks."""
     question = {"objective": objective, "hardware": device, "num_microbatches": 8}
-    best = optimal(plan.graph, num_stages=plan.num_stages, **question)  # type: ignore[arg-type]
-    return regret(best, **question).optimum  # type: ignore[arg-type]
+    best = optimal(plan.graph, num_stages=plan.num_stages, **question)
+    return regret(best, **question).optimum
 
 
 def check_times(page: Page, graph: Graph, device: Hardware) -> None:
@@ -94,12 +94,12 @@ def test_presets_are_what_the_planner_finds(graph: Graph, device: Hardware | Non
     for num_stages in range(1, 21):
         preset = presets[num_stages]
         try:
-            best = optimal(graph, num_stages=num_stages, **question)  # type: ignore[arg-type]
+            best = optimal(graph, num_stages=num_stages, **question)
         except SplitError as error:
             assert preset == str(error)
             continue
         assert isinstance(preset, list)
-        ours, theirs = (regret(plan, **question) for plan in (best.with_cuts(preset), best))  # type: ignore[arg-type]
+        ours, theirs = (regret(plan, **question) for plan in (best.with_cuts(preset), best))
         assert ours.cost == pytest.approx(theirs.cost)
         assert optima[num_stages] == pytest.approx(theirs.optimum)
         num_bytes = [sum(boundary.num_bytes for boundary in plan.boundaries) for plan in (ours.plan, theirs.plan)]
@@ -227,7 +227,7 @@ def test_a_refused_optimum_offers_more_stages(open_page) -> None:
 
 
 def make(graph: Graph = GRAPH, hardware: object = None, num_microbatches: int = 8) -> Explorer:
-    plan = replace(uniform(graph, num_stages=4), hardware=hardware)  # type: ignore[arg-type]
+    plan = replace(uniform(graph, num_stages=4), hardware=hardware)
     return Explorer(plan, num_microbatches=num_microbatches, runner=Runner())
 
 

@@ -70,7 +70,7 @@ def test_tab_meets_everything_from_top_to_bottom(open_live) -> None:
 def test_the_focus_is_seen_on_everything(open_live, theme: str, forced: str) -> None:
     live = open_live(GRAPH, hardware="h100-80gb", ran=True, theme=theme)
     page = live.page
-    page.emulate_media(forced_colors=forced, reduced_motion="reduce")  # type: ignore[arg-type]
+    page.emulate_media(forced_colors=forced, reduced_motion="reduce")
     page.add_style_tag(content="* { transition: none !important; } .pl-tip, .pl-card { display: none !important; }")
     page.keyboard.press("Tab")
     unseen = []
@@ -82,9 +82,9 @@ def test_the_focus_is_seen_on_everything(open_live, theme: str, forced: str) -> 
         around = {"x": box["x"] - 4, "y": box["y"] - 4, "width": box["width"] + 8, "height": box["height"] + 8}
         if "pl-handle" in (at.get_attribute("class") or ""):
             around |= {"x": box["x"] - 12, "width": box["width"] + 24}
-        seen = page.screenshot(clip=around)  # type: ignore[arg-type]
+        seen = page.screenshot(clip=around)
         at.evaluate("(node) => { node.blur(); node.dataset.last = '1'; }")
-        if page.screenshot(clip=around) == seen:  # type: ignore[arg-type]
+        if page.screenshot(clip=around) == seen:
             unseen.append(name)
         page.locator("[data-last]").evaluate("(node) => { delete node.dataset.last; node.focus(); }")
         page.keyboard.press("Tab")

@@ -451,7 +451,7 @@ def test_another_trace_comes_in_one_message_with_the_cuts_at_their_names() -> No
     explorer = Explorer(Plan(GRAPH, CUTS, "by hand", "t4-16gb"), num_microbatches=8, workloads=choices)
     names, report = explorer.plan.split_points, explorer.run()
     sent: list[set[str]] = []
-    explorer.send_state = lambda key=None: sent.append(set(key))  # type: ignore[method-assign]
+    explorer.send_state = lambda key=None: sent.append(set(key))
     explorer.workload = "long"
     assert explorer.plan.split_points == names
     assert explorer.plan.graph is longer

@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 from runs import Runner, made_up_report
 
 from pipelab.comparing import side_by_side
+from pipelab.elements import TensorInfo, Weight
 from pipelab.graph import Graph
 from pipelab.names import printable
 from pipelab.policies import uniform
@@ -44,9 +45,16 @@ HEBREW = NAMES["hebrew"]
 def named(name: str) -> Graph:
     """A graph in which model, blocks, modules, weights, values and inputs bear a name."""
     graph = gpt2_graph(3, model=name)
-    rename = lambda path: f"{path}.{name}" if path else path  # noqa: E731
-    tied = lambda weight: replace(weight, name=rename(weight.name), tied_to=rename(weight.tied_to))  # noqa: E731
-    value = lambda tensor: tensor and replace(tensor, name=f"{name}{tensor.name}")  # noqa: E731
+
+    def rename(path: str) -> str:
+        return f"{path}.{name}" if path else path
+
+    def tied(weight: Weight) -> Weight:
+        return replace(weight, name=rename(weight.name), tied_to=rename(weight.tied_to))
+
+    def value(tensor: TensorInfo | None) -> TensorInfo | None:
+        return tensor and replace(tensor, name=f"{name}{tensor.name}")
+
     return replace(
         graph,
         inputs=tuple(value(tensor) for tensor in graph.inputs),
@@ -137,7 +145,7 @@ def test_hebrew_turns_nothing_around_but_itself(open_live) -> None:
 
 def test_in_pictures_of_stages(name: str) -> None:
     for detail in ("stage", "block"):
-        graph = stage_graph(uniform(named(name), num_stages=3), detail=detail)  # type: ignore[arg-type]
+        graph = stage_graph(uniform(named(name), num_stages=3), detail=detail)
         for svg in [draw(graph.picture), *([graph.to_svg()] if shutil.which("dot") else [])]:
             root = ElementTree.fromstring(svg)
             words = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]

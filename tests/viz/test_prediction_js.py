@@ -130,7 +130,7 @@ def test_without_times_flops_stand_in(node: Node, choose: random.Random) -> None
     flops = np.array([plan.graph.flops_for(size) for size in rows], dtype=float) / plan.graph.flops_for(rows[0]).sum()
     forward = np.array([[of_op[start:stop].sum() for of_op in flops] for start, stop in plan.bounds])
     kinds = {"F": forward, "B": 2 * forward, "I": forward, "W": forward}
-    events = replay(orders, Workload(kinds, np.zeros_like(forward)))  # type: ignore[arg-type]
+    events = replay(orders, Workload(kinds, np.zeros_like(forward)))
     check_rows(found["rows"], rows_of_events(events, len(orders), "wait", "send"))
     timeline = Timeline(events, len(orders), plan.num_stages, len(rows))
     assert (found["makespan_s"], found["unit"]) == (pytest.approx(timeline.makespan_s), "share")
@@ -144,7 +144,7 @@ def test_a_schedule_that_cannot_be_says_why(node: Node, schedule: str, num_ranks
     plan = Plan(gpt2_graph(), (14, 25, 36))
     asked = {"schedule": schedule, "num_microbatches": 8, "train": True, "num_ranks": num_ranks}
     with pytest.raises(InputError) as raised:
-        simulate(plan, hardware="h100-80gb", **asked)  # type: ignore[arg-type]
+        simulate(plan, hardware="h100-80gb", **asked)
     assert predicted(node, plan, PRESETS["h100-80gb"], asked) == {"error": str(raised.value)}
 
 

@@ -130,8 +130,8 @@ def test_an_interleaved_inference_names_the_colours_of_its_stages() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (1.03, "Measured 3.09 s, 3% more than predicted 3.00 s."),
-        (0.5, "Measured 1.50 s, 50% less than predicted 3.00 s."),
+        (1.03, "Measured 3.09 s, 3\u00a0% more than predicted 3.00 s."),
+        (0.5, "Measured 1.50 s, 50\u00a0% less than predicted 3.00 s."),
         (1.001, "Measured 3.00 s, as predicted 3.00 s."),
     ],
 )
@@ -144,7 +144,9 @@ def test_the_title_names_schedule_and_source() -> None:
     predicted = trained("zb_h1")
     (ax,) = timeline(predicted).axes
     assert ax.get_title(loc="left") == "simulated, mine, zb_h1 training: 2 ranks, 3 micro-batches"
-    assert ax.get_xlabel().endswith("Simulated 10.0 s. Ranks are idle 10% of the time; idle over busy time is 11%")
+    assert ax.get_xlabel().endswith(
+        "Simulated 10.0 s. Ranks are idle 10\u00a0% of the time; idle over busy time is 11\u00a0%"
+    )
     (ax,) = timeline(replace(predicted, source="paced"), predicted).axes
     assert ax.get_title(loc="left").startswith("paced, over simulated, mine, zb_h1 training:")
 
@@ -176,10 +178,10 @@ def test_two_stand_side_by_side() -> None:
 def test_idle_time_stands_at_the_axis_and_at_each_rank() -> None:
     # 2 stages, 8 micro-batches: 1 of 9 slots is idle on each rank.
     (ax,) = timeline(fill_drain(2, 8), predicted=fill_drain(2, 1)).axes
-    assert ax.get_xlabel().endswith("Ranks are idle 11% of the time; predicted 50%")
+    assert ax.get_xlabel().endswith("Ranks are idle 11\u00a0% of the time; predicted 50\u00a0%")
     assert [label.get_text() for label in ax.get_yticklabels()] == [
-        "rank 0: stage 0, idle 11%",
-        "rank 1: stage 1, idle 11%",
+        "rank 0: stage 0, idle 11\u00a0%",
+        "rank 1: stage 1, idle 11\u00a0%",
     ]
 
 
@@ -206,7 +208,7 @@ def test_a_timeline_without_events_draws_empty_rows() -> None:
 
 def test_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"drawn from pipelab.simulate\(plan\).*; this is a str\."):
-        timeline("gpipe")  # type: ignore[arg-type]
+        timeline("gpipe")
 
 
 def test_it_draws_on_axes_of_the_caller() -> None:

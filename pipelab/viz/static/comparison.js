@@ -11,7 +11,7 @@ import { listenToZoom, panned } from "./zoom.js";
 import { hideStills } from "./still.js";
 import { PlanRow } from "./plan_row.js";
 import { PlaceCursor, TimeCursor } from "./cursors.js";
-import { figuresOf, spaced } from "./figures.js";
+import { figuresOf } from "./figures.js";
 
 const KEYS = [
   ["Name of a plan", "click or Enter: the others' figures are told as differences from it"],
@@ -58,9 +58,9 @@ class ComparisonPane {
     const name = el("strong", { class: "pl-name", text: data.model, title: data.model });
     const batch = el("span", { class: "pl-about", text: data.about });
     const title = el("div", { class: "pl-title" }, name, batch, this.helpButton);
-    const verdict = el("div", { class: "pl-verdict" }, el("span", { text: spaced(state.verdict) }));
+    const verdict = el("div", { class: "pl-verdict" }, el("span", { text: state.verdict }));
     this.plans = el("div", { class: "pl-plans" }, ...this.rows.map(({ node }) => node));
-    const refusals = state.refusals.map((text) => el("div", { class: "pl-refused", text: spaced(text) }));
+    const refusals = state.refusals.map((text) => el("div", { class: "pl-refused", text }));
     const about = el("div", { class: "pl-rests", text: state.about });
     const label = `Comparison of plans: ${data.model}`;
     this.root = el("div", { class: "pl-explorer pl-comparison", role: "group", "aria-label": label });
@@ -75,7 +75,7 @@ class ComparisonPane {
     const help = el("dl", { class: "pl-help", id: `${this.id}-help`, hidden: true });
     const parted = (note) => [note.slice(0, note.indexOf(":")), note.slice(note.indexOf(": ") + 2)];
     for (const [term, text] of [...KEYS, ...this.state.notes.map(parted)]) {
-      help.append(el("dt", { text: term }), el("dd", { text: spaced(text) }));
+      help.append(el("dt", { text: term }), el("dd", { text }));
     }
     return help;
   }

@@ -1,6 +1,6 @@
 // What stages cost: parameters, FLOPs, memory, and on a device seconds, of one micro-batch, as pipelab's Costs counts.
 
-import { fixed, formatBytes, formatCount, formatNeed, formatSeconds } from "./numbers.js";
+import { fixed, formatCount, formatNeed, formatSeconds, wholeBytes } from "./numbers.js";
 import { Sizes } from "./model.js";
 import { moveThatFits } from "./fitting.js";
 import { mostInFlight, rankMemory } from "./memory.js";
@@ -148,7 +148,7 @@ export class Costs {
     if (tooLarge.every((stage) => stage.rank === rank)) {
       return `${subject} together need ${formatNeed(needs, this.capacity)}.`;
     }
-    return `${subject} need more than ${formatBytes(this.capacity)}.`;
+    return `${subject} need more than ${wholeBytes(this.capacity)}.`;
   }
 }
 

@@ -31,6 +31,8 @@ export const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
 
 export const button = (text, attributes = {}) => el("button", { type: "button", text, ...OWN_KEYS, ...attributes });
 
+const MOST_WIDTHS = 4096;
+
 /** Measures text in the widget's own font. */
 export class Ruler {
   constructor() {
@@ -48,6 +50,7 @@ export class Ruler {
   width(text, size = 11, weight = 400) {
     const key = `${size} ${weight} ${text}`;
     if (!this.widths.has(key)) {
+      if (this.widths.size === MOST_WIDTHS) this.widths.clear();
       this.context.font = `${weight} ${size}px ${this.family}`;
       this.widths.set(key, this.context.measureText(text).width);
     }

@@ -5,9 +5,6 @@ import { fixed, formatBytes, formatCount, formatSeconds, percent, plural } from 
 // Shares that differ by less are told as the same, as in contenders.py.
 const SAME_SHARE = 0.005;
 
-/** A text for people: a no-break space before the per cent sign. */
-export const spaced = (text) => text.replace(/(\d)%/g, "$1\u00a0%");
-
 const sign = (value) => (value < 0 ? "−" : "+");
 
 /** "+12 %", "−3.1 %", "× 4.2", "same"; empty where there is nothing to measure it by. */
@@ -41,7 +38,7 @@ export function figuresOf(entry, chosen, { objective, entries }) {
     figure("params", `largest: stage ${entry.largest}`, formatCount(params(entry)), to(change, params)),
     figure("bottleneck", `bottleneck: ${entry.bottleneck.text}`, formatSeconds(seconds(entry)), to(change, seconds)),
     figure("step", "step", formatSeconds(entry.step_s), to(change, (of) => of.step_s)),
-    figure("idle", "idle", spaced(percent(entry.idle)), to(points, (of) => of.idle)),
+    figure("idle", "idle", percent(entry.idle), to(points, (of) => of.idle)),
     {
       ...figure("memory", memoryTerm(entry), memoryText(memory), to(change, (of) => fullestOf(of).memory)),
       share: Math.min(1, memory.memory / memory.capacity),
@@ -71,7 +68,7 @@ function aboveFigure({ above, above_text }, entries, objective) {
   const most = Math.max(...entries.map((entry) => entry.above));
   const term = objective === "time" ? "slowest stage" : "largest stage";
   const share = most > 0 ? Math.max(0, above / most) : 0;
-  return { ...figure("above", term, spaced(`${above_text} optimal`), ""), share };
+  return { ...figure("above", term, `${above_text} optimal`, ""), share };
 }
 
 /** The step that was measured; its difference from the chosen one's, where both were. */

@@ -43,7 +43,8 @@ export function formatNeed(bytes, capacity) {
   return `${rounded(Math.ceil, bytes)} of ${rounded(Math.floor, capacity)} ${unit}`;
 }
 
-export const percent = (share) => `${fixed(share * 100, 0)}%`;
+/** No line breaks before the sign. */
+export const percent = (share) => `${fixed(share * 100, 0)}\u00a0%`;
 
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;
 

@@ -4,7 +4,7 @@ import { formatSeconds, percent } from "./numbers.js";
 import { button, el, keep, set, svg } from "./dom.js";
 import { Strip } from "./strip.js";
 import { Lane } from "./lane.js";
-import { busyAt, figuresOf, headForms, spaced, stageAt, stageTexts } from "./figures.js";
+import { busyAt, figuresOf, headForms, stageAt, stageTexts } from "./figures.js";
 
 const HEADS = 19;
 const STRIP = 36; // three rows of names, once zoomed
@@ -14,7 +14,7 @@ export class PlanRow {
     Object.assign(this, { view, entry, index });
     const { colours, ruler, model } = view;
     this.button = button(entry.name, { class: "pl-plan-name", title: entry.name });
-    this.policy = el("span", { class: "pl-plan-policy", text: spaced(policyText(entry)), title: entry.policy });
+    this.policy = el("span", { class: "pl-plan-policy", text: policyText(entry), title: entry.policy });
     this.readout = el("span", { class: "pl-readout" });
     this.heads = svg("svg", { class: "pl-heads", "aria-hidden": "true" });
     this.strip = new Strip({ model, colours, ruler, height: STRIP });
@@ -81,7 +81,7 @@ export class PlanRow {
     if (!view.timelinesOpen) return;
     const left = view.laneLeft;
     const [predicted, measured] = this.lanes;
-    const idle = (timeline) => `idle ${spaced(percent(timeline.idle))}`;
+    const idle = (timeline) => `idle ${percent(timeline.idle)}`;
     const text = `predicted: ${formatSeconds(entry.step_s)}, ${idle(entry.predicted)}`;
     predicted.layout({ width: this.width, left, end_s: view.end_s, text });
     if (!measured) return;

@@ -75,7 +75,7 @@ function memoryText(costs, stages, { index, inFlight, memory, needs }) {
 
 function flopsText(costs, stages, { flops }) {
   const all = stages.reduce((sum, stage) => sum + stage.flops, 0);
-  const share = all ? `, ${percent(flops / all).replace("%", "\u00a0%")} of the model` : "";
+  const share = all ? `, ${percent(flops / all)} of the model` : "";
   return `${formatCount(flops)}${/ [kMGT]$/.test(formatCount(flops)) ? "" : " "}FLOPs per micro-batch${share}`;
 }
 
@@ -84,6 +84,6 @@ function timeText(costs, stages, stage) {
   const moves = [stage.receive && `receives ${formatSeconds(stage.receive)}`, stage.send && `sends ${formatSeconds(stage.send)}`];
   const parts = [`computes ${formatSeconds(stage.work)}`, ...moves.filter(Boolean)].join(", ");
   const together = costs.state.overlap && parts.includes(",") ? ", side by side" : "";
-  const share = stages.length === 1 ? "" : stage.cost === most ? "; the bottleneck" : `; ${percent(stage.cost / most).replace("%", "\u00a0%")} of the bottleneck`;
+  const share = stages.length === 1 ? "" : stage.cost === most ? "; the bottleneck" : `; ${percent(stage.cost / most)} of the bottleneck`;
   return `${formatSeconds(stage.cost)} per micro-batch: ${parts}${together}${share}`;
 }

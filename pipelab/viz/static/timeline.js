@@ -1,10 +1,10 @@
 // The timeline pane: what ranks will do and when, painted live, and under it what they did.
 
 import { OWN_KEYS, button, el, keep, set, svg } from "./dom.js";
-import { formatSeconds } from "./numbers.js";
+import { formatSeconds, percent } from "./numbers.js";
 import { TimeAxis, timeUnit } from "./axis.js";
 import { Track, eventAt, isWork } from "./track.js";
-import { eventWords, idleText, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
+import { eventWords, measuredWords, predictedWords, staleWords, stepWords } from "./timeline_words.js";
 
 // The scale holds while what is drawn fills at least this much of it: a better split is seen to be shorter.
 const LEAST_FILLED = 0.3;
@@ -227,7 +227,7 @@ export class TimelinePane {
     const lines = rows.map((rank) => [0, rank * place.pitch + rowHeight / 2 + 4, short ? `${rank}` : `rank ${rank}`]);
     writeLines(this.names, lines, "start");
     const first = prediction ?? report;
-    const idle = (one, rank) => (rank < one.rows.length ? idleText(one.rank_idle[rank]) : "");
+    const idle = (one, rank) => (rank < one.rows.length ? percent(one.rank_idle[rank]) : "");
     const right = rows.map((rank) => {
       const text = idle(first, rank);
       return [width, rank * place.pitch + rowHeight / 2 + 4, text && !short ? `idle ${text}` : text];
@@ -237,7 +237,7 @@ export class TimelinePane {
     }
     writeLines(this.idles, right, "end");
     const head = [this.title.textContent, report ? this.result.textContent : "", this.stale.textContent].filter(Boolean).join(". ");
-    const each = first.rank_idle.map((share, rank) => `Rank ${rank} idle ${idleText(share)}.`).join(" ");
+    const each = first.rank_idle.map((share, rank) => `Rank ${rank} idle ${percent(share)}.`).join(" ");
     set(this.picture, { "aria-label": `${head}. ${each}` });
   }
 

@@ -1,11 +1,9 @@
 // What the timelines say in words: heads, the difference between predicted and measured, one micro-batch's way.
 
-import { fixed, formatSeconds, plural } from "./numbers.js";
+import { formatSeconds, percent, plural } from "./numbers.js";
 import { inUnit, withUnit } from "./axis.js";
 import { DOES, isWork } from "./track.js";
 import { SCHEDULE_NAMES } from "./schedules.js";
-
-export const idleText = (share) => `${fixed(100 * share, 0)}\u00a0%`;
 
 export function predictedWords({ rows, unit, makespan_s, idle }, { numMicrobatches, stages, training, schedule }) {
   const work = training ? `, ${SCHEDULE_NAMES[schedule].text} training` : "";
@@ -13,7 +11,7 @@ export function predictedWords({ rows, unit, makespan_s, idle }, { numMicrobatch
   const from = unit === "share" ? " from FLOPs on equal devices" : "";
   const start = `Predicted${from}${work}:${unit === "share" ? "" : ` step ${formatSeconds(makespan_s)},`}`;
   const ranks = rows.length < numStages ? `, ${plural(numStages, "stage")} on ${plural(rows.length, "rank")}` : "";
-  return `${start} idle ${idleText(idle)}, ${plural(numMicrobatches, "micro-batch")}${ranks}`;
+  return `${start} idle ${percent(idle)}, ${plural(numMicrobatches, "micro-batch")}${ranks}`;
 }
 
 /** How the run went, against what was predicted for it; `apart` is what is drawn above it predicted for something else. */
@@ -24,12 +22,12 @@ export function measuredWords(report, apart = false) {
 
 function comparedWords(report, apart) {
   const predicted_s = report.predicted?.makespan_s;
-  const idle = `idle ${idleText(report.idle)}`;
+  const idle = `idle ${percent(report.idle)}`;
   const step = `Measured${apart ? " on this machine" : ""}: step ${formatSeconds(report.step_s)}`;
   const spread = report.spread ? ` (${report.spread})` : "";
   if (!predicted_s) return `${step}${spread}, ${idle}`;
   const above = report.step_s / predicted_s - 1;
-  const off = `${Math.round(100 * above) < 0 ? "−" : "+"}${idleText(Math.abs(above))}`;
+  const off = `${Math.round(100 * above) < 0 ? "−" : "+"}${percent(Math.abs(above))}`;
   const difference = `${idle}: ${whereItDiffers(report, above)}`;
   if (apart) return `${step}${spread}, ${formatSeconds(predicted_s)} predicted for it (${off}), ${difference}`;
   return `${step} (${[report.spread, off].filter(Boolean).join("; ")}), ${difference}`;
@@ -51,7 +49,7 @@ function whereItDiffers({ rows, predicted }, above) {
   if (Math.abs(most) >= NOTABLE) {
     const all = far.every((one) => Math.sign(one.above) === Math.sign(most) && Math.abs(one.above) >= NOTABLE);
     const who = rows.length === 1 ? "it computes" : all ? `all ranks compute, rank ${rank} most,` : `rank ${rank} computes`;
-    return `${who} ${idleText(Math.abs(most))} ${most > 0 ? "longer" : "shorter"} than predicted`;
+    return `${who} ${percent(Math.abs(most))} ${most > 0 ? "longer" : "shorter"} than predicted`;
   }
   return above > 0 ? "ranks wait more than predicted" : "ranks wait less than predicted";
 }

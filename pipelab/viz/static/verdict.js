@@ -1,7 +1,7 @@
 // The sentence above the ribbon: what matters now, and the next step.
 
 import { CLOSE, dearest } from "./costs.js";
-import { fixed } from "./numbers.js";
+import { percent } from "./numbers.js";
 import { OWN_KEYS, button, el, set } from "./dom.js";
 
 export class Verdict {
@@ -57,7 +57,7 @@ export class Verdict {
     if (kept.join() === cuts.join()) return "Kept to compare with.";
     const more = dearest(stages).cost / costs.dearestCost(kept) - 1;
     if (Math.abs(more) <= CLOSE) return "As good as the kept split.";
-    return `${fixed(100 * Math.abs(more), 0)}\u00a0% ${more > 0 ? "above" : "below"} the kept split.`;
+    return `${percent(Math.abs(more))} ${more > 0 ? "above" : "below"} the kept split.`;
   }
 
   /** A way to the optimum, where there is a better split, and back. */
