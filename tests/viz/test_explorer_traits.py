@@ -1,8 +1,6 @@
-"""The explorer's Python half: traits, refusals, running. No browser."""
+"""The explorer's Python half: its traits, what they refuse, what they follow. No browser."""
 
 import base64
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +8,10 @@ import ipywidgets
 import numpy as np
 import pytest
 import traitlets
+from explorers import CUTS, GRAPH, OTHER, changes, make
 from graphs import gpt2_graph, mlp_graph
-from runs import Runner
 
-from pipelab.errors import Cancelled, LaunchError, SplitError, StageError
+from pipelab.errors import SplitError
 from pipelab.hardware import Measurement, remember
 from pipelab.plan import Plan
 from pipelab.policies import equal_size, threshold, uniform
@@ -22,23 +20,8 @@ from pipelab.simulator import simulate
 from pipelab.viz.explorer import Explorer
 from pipelab.viz.explorer_answers import answer
 from pipelab.viz.explorer_runs import ranks_of
-from pipelab.viz.explorer_state import graph_state, preset_state, report_state
-from pipelab.viz.explorer_workloads import Workload, carried, opening_plan
-
-GRAPH = gpt2_graph()
-STARTS = {block.label: block.start for block in GRAPH.blocks}
-CUTS = (STARTS["h.3"], STARTS["h.6"], STARTS["h.9"])
-OTHER = (STARTS["h.2"], STARTS["h.6"], STARTS["h.9"])
-
-
-def make(runner: Any = None, **kwargs: Any) -> Explorer:
-    return Explorer(Plan(GRAPH, CUTS), num_microbatches=8, runner=runner, refusal="" if runner else "Off.", **kwargs)
-
-
-def changes(explorer: Explorer, *names: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    explorer.observe(lambda change: found.append((change["name"], change["new"])), list(names))
-    return found
+from pipelab.viz.explorer_state import graph_state, preset_state
+from pipelab.viz.explorer_workloads import opening_plan
 
 
 def asked(explorer: Explorer, kind: str, **content: Any) -> dict[str, Any]:
@@ -129,130 +112,11 @@ def test_two_explorers_can_be_linked() -> None:
     assert second.cuts == OTHER
 
 
-def test_run_returns_the_report_and_keeps_it() -> None:
-    explorer = make(Runner())
-    states = changes(explorer, "_run_state")
-    report = explorer.run()
-    assert explorer.report is report
-    assert report.plan.cuts == CUTS
-    assert [state["phase"] for _, state in states] == ["running", "running", "done"]
-    assert states[1][1] == {"phase": "running", "text": "Step 1 of 2", "fraction": 0.5, "cancellable": False}
-    assert states[-1][1]["text"] == report.verdict
-
-
-def test_without_a_runner_run_says_why() -> None:
-    with pytest.raises(LaunchError, match=r"Off\."):
-        make().run()
-
-
-def test_a_second_run_is_refused_while_one_is_under_way() -> None:
-    refusals: list[str] = []
-
-    def again() -> None:
-        with pytest.raises(LaunchError) as raised:
-            explorer.run()
-        refusals.append(str(raised.value))
-
-    explorer = make(Runner(during=again))
-    explorer.run()
-    assert refusals == ["A run of this explorer is under way: wait for it, or press Cancel."]
-    explorer.run()
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def raise_it() -> None:
-        raise error
-
-    return raise_it
-
-
-@pytest.mark.parametrize(
-    ("error", "phase", "text"),
-    [
-        (LaunchError("No memory for 4 ranks.\nFree some."), "failed", "No memory for 4 ranks."),
-        (ZeroDivisionError("ours"), "failed", "ZeroDivisionError: ours"),
-        (Cancelled("Stopped."), "cancelled", "Stopped."),
-        (KeyboardInterrupt(), "cancelled", "The run was interrupted."),
-    ],
-)
-def test_a_failed_run_raises_and_is_told(error: BaseException, phase: str, text: str) -> None:
-    runner = Runner(during=raising(error))
-    explorer = make(runner)
-    with pytest.raises(type(error)):
-        explorer.run()
-    assert explorer._run_state["phase"] == phase
-    assert explorer._run_state["text"] == text
-    assert explorer.cuts == CUTS
-    runner.during = lambda: None
-    assert explorer.run() is explorer.report
-
-
-def test_cancel_reaches_the_runner_while_it_runs_and_close_always() -> None:
-    runner = Runner(during=lambda: explorer._hear(explorer, {"type": "cancel"}, []))
-    explorer = make(runner)
-    explorer._hear(explorer, {"type": "cancel"}, [])
-    explorer.run()
-    explorer.close()
-    assert runner.told == ["run", "cancel", "close"]
-
-
-def test_the_button_runs_in_the_background_and_tells_how_it_ended() -> None:
-    explorer = make(Runner(during=raising(ZeroDivisionError("ours"))))
-    ended = threading.Event()
-    explorer.observe(lambda change: ended.set() if change["new"]["phase"] == "failed" else None, "_run_state")
-    explorer._hear(explorer, {"type": "run"}, [])
-    assert ended.wait(10)
-    assert explorer._run_state["text"] == "ZeroDivisionError: ours"
-    assert "raise_it" in explorer._run_state["details"]
-
-
-def test_details_of_a_failed_rank_are_its_traceback_once() -> None:
-    failed = StageError(
-        "Rank 1 failed.\n\nTraceback of rank 1:\nKeyError", rank=1, stage=1, remote_traceback="KeyError"
-    )
-    killed = StageError("Rank 1 was killed.", rank=1, stage=1)
-    for error, details in ((failed, "Traceback of rank 1:\nKeyError"), (killed, "")):
-        explorer = make(Runner(during=raising(error)))
-        with pytest.raises(StageError):
-            explorer.run()
-        assert explorer._run_state["details"] == details
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "of"), [("cuts", CUTS, ""), ("cuts", OTHER, "The previous split: "), ("workload", "b", "a: ")]
-)
-def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, value: Any, of: str) -> None:
-    runner = Runner(during=lambda: setattr(explorer, name, value))
-    explorer = make(workloads={"a": Workload(GRAPH, runner), "b": Workload(gpt2_graph())})
-    report = explorer.run()
-    assert explorer._run_state["text"] == f"{of}{report.verdict}"
-    explorer._hear(explorer, {"type": "show_report", "index": 0}, [])
-    assert bool(explorer._report_state) == (name == "cuts")  # it is no run of the other trace
-
-
 def test_a_split_that_an_observer_corrects_is_the_value_too() -> None:
     explorer = make()
     explorer.observe(lambda _: setattr(explorer, "cuts", CUTS), "value")
     explorer.set_state({"cuts": list(OTHER), "value": list(OTHER), "num_stages": 4})
     assert explorer.cuts == explorer.value == CUTS
-
-
-def test_who_observes_a_change_of_the_trace_never_sees_half_of_it() -> None:
-    workloads = {"a": Workload(GRAPH), "b": Workload(gpt2_graph(6, batch=2))}
-    explorer = make(workloads=workloads)
-    explorer.hardware = "t4-16gb"
-    seen: list[tuple[int, Any]] = []
-    explorer.observe(lambda _: seen.append((len(explorer.plan.graph.ops), explorer.timeline)))
-    explorer.workload = "b"
-    explorer.set_state({"_workload": "a"})
-    assert {count for count, _ in seen} == {len(workload.graph.ops) for workload in workloads.values()}
-    assert all(timeline.num_microbatches == 2 for _, timeline in seen)  # the smaller batch has no more
-
-
-def test_the_button_says_why_there_is_no_run() -> None:
-    explorer = make()
-    explorer._hear(explorer, {"type": "run"}, [])
-    assert (explorer._run_state["phase"], explorer._run_state["text"]) == ("failed", "Off.")
 
 
 def test_a_threshold_is_answered() -> None:
@@ -440,50 +304,3 @@ def test_it_sits_in_boxes_and_drives_an_interactive_output() -> None:
     assert shown[-1] == OTHER
     slider.value = 2
     assert (explorer.num_microbatches, box.children[0].children[0]) == (2, explorer)
-
-
-# --- several traces -----------------------------------------------------------------------------------
-
-
-def test_another_trace_comes_in_one_message_with_the_cuts_at_their_names() -> None:
-    longer = gpt2_graph(extra_ops=3, batch=2)
-    choices = {"short": Workload(GRAPH, Runner()), "long": Workload(longer, None, "Off.")}
-    explorer = Explorer(Plan(GRAPH, CUTS, "by hand", "t4-16gb"), num_microbatches=8, workloads=choices)
-    names, report = explorer.plan.split_points, explorer.run()
-    sent: list[set[str]] = []
-    explorer.send_state = lambda key=None: sent.append(set(key))
-    explorer.workload = "long"
-    assert explorer.plan.split_points == names
-    assert explorer.plan.graph is longer
-    assert (explorer.num_microbatches, explorer._run_refusal, explorer._report_state) == (2, "Off.", None)
-    assert [keys for keys in sent if "_data" in keys] == [keys for keys in sent if "cuts" in keys]
-    assert {"_data", "_presets", "_costs", "cuts", "value", "_workload"} <= sent[-1]
-    explorer.set_state({"_workload": "short"})
-    assert (explorer.workload, explorer.cuts, explorer._report_state) == ("short", CUTS, report_state(report))
-
-
-def test_a_cut_without_its_name_goes_to_the_nearest_place() -> None:
-    longer = gpt2_graph(extra_ops=3)
-    inside = next(i for i in GRAPH.legal if GRAPH.ops[i].module.endswith("h.3.mlp.act"))
-    extra = next(i for i in longer.legal if longer.ops[i].module.endswith("h.3.mlp.act") and longer.ops[i].ordinal == 3)
-    (there,), nothing = carried(GRAPH, (inside,), longer)
-    assert (longer.ops[there].module, nothing) == (GRAPH.ops[inside].module, "")
-    (back,), said = carried(longer, (extra,), GRAPH)
-    assert GRAPH.blocks_between(back, back + 1)[0].label == "h.3"
-    assert said == "1 split point moved to the nearest legal place."
-
-
-def test_cuts_that_fall_together_are_one_and_that_is_said() -> None:
-    longer = gpt2_graph(extra_ops=9)
-    many = tuple(i for i in longer.legal if longer.ops[i].module.endswith("h.3.mlp.act") and longer.ops[i].ordinal > 0)
-    cuts, said = carried(longer, many, GRAPH)
-    assert len(set(cuts)) == len(cuts) < len(many)
-    assert "moved to the nearest legal place and" in said
-    assert "found no place of their own." in said
-
-
-def test_a_closed_explorer_runs_nothing() -> None:
-    explorer = make()
-    explorer.close()
-    with pytest.raises(LaunchError, match="This explorer is closed"):
-        explorer.run()
