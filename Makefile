@@ -1,14 +1,16 @@
 # make lab    open the first notebook in JupyterLab
 # make test   everything that must pass: format, lint, types, tests, notebooks, browser tests
 # make check  its fast part: format, lint, types
+# make test-gpu  the tests that need a CUDA GPU: on the torch of PYTHON where that finds one, else on the pinned torch
 # Each sets up .venv on first use, and again only when pyproject.toml or constraints.txt changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+FINDS_GPU := -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 SOURCES := pipelab tests conftest.py docs $(wildcard benchmarks)
 
-.PHONY: lab test check programs
+.PHONY: lab test check test-gpu programs
 .DEFAULT_GOAL := lab
 
 lab: .venv/lab-installed
@@ -23,6 +25,23 @@ check: .venv/test-installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+
+# Two GPUs or more run all of it; what one cannot run is skipped, and says so.
+test-gpu:
+	@if $(PYTHON) $(FINDS_GPU) 2>/dev/null; then environment=.venv-gpu; else environment=.venv; fi; \
+	$(MAKE) --no-print-directory $$environment/test-installed && \
+	{ $$environment/bin/python $(FINDS_GPU) || { \
+	  echo "torch finds no CUDA GPU on this machine (torch $$($$environment/bin/python -c \
+	    'import torch; print(torch.__version__)')), so none of these tests can run."; exit 1; }; } && \
+	$$environment/bin/python -m pytest -m gpu tests/launch
+
+# A machine with a GPU often has a torch that fits its driver: it is kept, whatever its version.
+.venv-gpu/test-installed: pyproject.toml constraints.txt
+	@echo "Installing pipelab and the test tools into .venv-gpu, beside the torch of $(PYTHON) (once; some minutes)"
+	@$(PYTHON) -m venv --system-site-packages .venv-gpu || { rm -rf .venv-gpu; exit 1; }
+	@grep -v '^torch==' constraints.txt > .venv-gpu/constraints.txt
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-gpu/constraints.txt -e '.[test]'
+	@touch $@
 
 .venv/lab-installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing pipelab and JupyterLab into .venv (once; some minutes, most of it PyTorch)"

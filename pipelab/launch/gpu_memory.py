@@ -20,6 +20,15 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def is_lost(device: torch.device) -> bool:
+    """Whether an op has left the device unusable for this process, as CUDA does after an error inside a kernel."""
+    try:
+        synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
 class Pinned:
     """Memory of the host that the GPU copies from and to by itself, as long as this is open.
 
@@ -34,6 +43,7 @@ class Pinned:
     def close(self) -> None:
         """Make it ordinary memory again."""
         if self._memory is not None:
+            synchronize(torch.device("cuda", torch.cuda.current_device()))  # a step given up may still be copying
             _check(_cuda().cudaHostUnregister(self._memory.data_ptr()), "unpin")
             self._memory = None
 

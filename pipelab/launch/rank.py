@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from pipelab.launch import peak_memory
+from pipelab.launch import gpu_memory, peak_memory
 from pipelab.launch.channel import Channel, Gone
 from pipelab.launch.counters import Stopped
 from pipelab.launch.loading import Loader
@@ -38,6 +38,7 @@ class Rank:
         self._idle_bytes = peak_memory.held_bytes()
         self._loader: Loader | None = None
         self._stage: Stage | None = None
+        self._is_lost = False
         threading.Thread(target=self._watch, args=(sentinel,), daemon=True).start()
 
     def serve(self) -> None:
@@ -49,6 +50,9 @@ class Rank:
                     self._loader = Loader(message, *descriptors)
                 else:
                     self._channel.send(self._answer(message, descriptors))
+                    if self._is_lost:
+                        self._channel.close()  # seen at once, so that the next run starts new ranks
+                        return
             except Gone:
                 return
 
@@ -71,6 +75,7 @@ class Rank:
         except Exception as error:
             now_ns = time.perf_counter_ns()
             op = self._stage.counters.current_op(self._stage.rank) if self._stage else None
+            self._is_lost = self._stage is not None and gpu_memory.is_lost(self._stage.device)
             return Failed(f"{type(error).__name__}: {error}", op, traceback.format_exc(), now_ns)
         finally:
             if self._stage is not None:
