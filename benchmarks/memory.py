@@ -3,11 +3,12 @@
 GPT-2 small on 4 ranks, one row of 4 tokens per micro-batch. "Added" is the proportional set size of the kernel, the
 server and the ranks together (/proc/*/smaps_rollup), less that of the same processes with four idle ranks of a model
 that has hardly any weights; and less what a larger batch must take: its own inputs and outputs, in shared memory and
-as the tensors that are returned. "Peak" is the most that a thread saw meanwhile, looking every 20 ms. The budget is 1.1
+as the tensors that are returned. "Peak" adds how much more the same processes held at any time (RssAnon of each, and
+RssShmem of the kernel, which maps all that is shared), as a thread saw that looked every 20 ms. The budget is 1.1
 times the weights (each once), the activations of one micro-batch in every stage, and two slots per link.
 
-A first run also measures the unsplit model in a process of its own, on the whole batch in one piece; that has a line
-of its own. A rank's own report (`peak_memory_bytes`) is compared with what the thread saw of that process.
+A first run also measures the unsplit model in a process of its own, on the whole batch in one piece: it is told by
+itself. A rank's own report (`peak_memory_bytes`) is compared with what the thread saw of that process.
 
 Peer: the same stages by hand on torch's `ScheduleGPipe` over gloo, under torchrun (torch_pipeline.py): every process
 builds the model and keeps its part. "Added" is there beyond the same processes with a process group and no model.
@@ -16,6 +17,7 @@ builds the model and keeps its part. "Added" is there beyond the same processes 
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -26,7 +28,7 @@ from pathlib import Path
 import psutil
 import torch
 from machine import machine
-from torch_pipeline import memory_mb
+from torch_pipeline import kilobytes_mb
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import pipelab
@@ -46,15 +48,16 @@ class Watch:
         pids: Of this process, the server and the ranks; None for whatever is there.
 
     Attributes:
-        peak: The most that these took together, while there were no others.
-        beside: The most that all took together, while there were others.
-        held: The most that each held, without the files of its program.
+        above: How much more than at the end these took at most, together.
+        beside: How much the others took at most, together.
+        held: The most that each process held.
     """
 
-    def __init__(self, pids: set[int] | None = None) -> None:
-        self.peak = self.beside = 0.0
-        self._pids = pids
+    def __init__(self, pids: tuple[int, ...] = ()) -> None:
+        self.above = self.beside = 0.0
         self.held: dict[int, float] = defaultdict(float)
+        self._pids = pids
+        self._most = 0.0
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -65,41 +68,49 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        self.above = max(0.0, self._most - self._look())
 
     def _watch(self) -> None:
         while not self._end.wait(LOOK_S):
-            now = look()
-            if self._pids and now.keys() - self._pids:
-                self.beside = max(self.beside, total(now))
-                continue
-            self.peak = max(self.peak, total(now))
-            for pid, memory in now.items():
-                self.held[pid] = max(self.held[pid], memory["held"])
+            self._most = max(self._most, self._look())
+
+    def _look(self) -> float:
+        """What all take now: anonymous pages of each, and the shared ones, all of which this process maps."""
+        ours = others = 0.0
+        for pid in family():
+            with suppress(OSError, KeyError):  # it has just ended
+                status = kilobytes_mb(f"/proc/{pid}/status")
+                self.held[pid] = max(self.held[pid], status["RssAnon"] + status["RssShmem"])
+                if self._pids and pid not in self._pids:
+                    others += status["RssAnon"]
+                else:
+                    ours += status["RssAnon"] + (status["RssShmem"] if pid == os.getpid() else 0.0)
+        self.beside = max(self.beside, others)
+        return ours
 
 
-def look() -> dict[int, dict[str, float]]:
-    """The memory of this process and its children, in MB."""
+def family() -> tuple[int, ...]:
+    """This process and its children."""
     this = psutil.Process()
-    found = {}
-    for pid in (this.pid, *(child.pid for child in this.children(recursive=True))):
-        with suppress(ProcessLookupError, FileNotFoundError, KeyError):  # it has just ended
-            found[pid] = memory_mb(pid)
-    return found
+    return (this.pid, *(child.pid for child in this.children(recursive=True)))
 
 
-def total(memory: dict[int, dict[str, float]]) -> float:
+def pss_mb() -> float:
     """What they take together."""
-    return sum(of_process["pss"] for of_process in memory.values())
+    return sum(kilobytes_mb(f"/proc/{pid}/smaps_rollup")["Pss"] for pid in family())
 
 
-def idle() -> tuple[float, dict[int, dict[str, float]]]:
-    """With four ranks that hold nothing: what all processes take, and each rank by its pid."""
+def idle() -> tuple[float, float]:
+    """With four ranks that hold nothing: what all processes take, and what a rank holds, with what it shares."""
     traced = pipelab.trace(
         torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(RANKS))).eval(), torch.zeros(4, 2)
     )
     with pipelab.start(traced, pipelab.uniform(traced, num_stages=RANKS), device="cpu") as pipe:
-        memory = look()
-        return total(memory), {pid: memory[pid] for pid in pipe.pids}
+        rollups = [kilobytes_mb(f"/proc/{pid}/smaps_rollup") for pid in pipe.pids]
+        each = [f"{r['Pss']:.1f} ({r['Private_Clean'] + r['Private_Dirty']:.1f})" for r in rollups]
+        print(f"idle ranks, MB (of which its own alone): {', '.join(each)}")
+        status = kilobytes_mb(f"/proc/{pipe.pids[0]}/status")
+        return pss_mb(), status["RssAnon"] + status["RssShmem"]
 
 
 def own_mb(plan: pipelab.Plan) -> list[float]:
@@ -143,39 +154,32 @@ def main() -> None:
     traced = pipelab.trace(model, input_ids=tokens[:TRACED_ROWS], use_cache=False)
     plan = pipelab.uniform(traced, num_stages=RANKS)
     budget = budget_mb(traced, plan)
-    base, ranks = idle()
-    print(
-        "an idle rank: " + ", ".join(f"{each['pss']:.0f} MB ({each['private']:.1f} its own)" for each in ranks.values())
-    )
-    idle_held = min(each["held"] for each in ranks.values())
-    print(f"\n{'GPT-2 small on 4 ranks':44} {'MB':>8} {'of weights, activations, slots':>31}")
+    base, idle_held = idle()
+    print(f"{'GPT-2 small on 4 ranks':36} {'MB':>8} {'ratio':>8} {'peak MB':>8} {'ratio':>8}")
 
-    def row(what: str, megabytes: float) -> None:
-        print(f"{what:44} {megabytes:8.1f} {megabytes / budget:31.3f}", flush=True)
+    def row(what: str, steady: float, peak: float) -> None:
+        print(f"{what:36} {steady:8.1f} {steady / budget:8.3f} {peak:8.1f} {peak / budget:8.3f}", flush=True)
 
-    reports = []
     with Watch() as watch:
         pipe = pipelab.start(traced, plan, device="cpu")
-    row("started, peak", watch.peak - base)
-    row("started", total(look()) - base)
+    row("started", pss_mb() - base, pss_mb() - base + watch.above)
+    reports, beside = [], []
     with pipe:
         for count in MICROBATCHES:
             batch = tokens[:count]
-            with Watch(set(look())) as watch:
+            with Watch(family()) as watch:
                 report = pipe.run(input_ids=batch, num_microbatches=count, repeats=1)
             own = (batch.nbytes + 2 * report.output.logits.nbytes) / MB
-            row(f"m = {count}", total(look()) - own - base)
-            row(f"m = {count}, peak", watch.peak - own - base)
-            row(f"m = {count}, with the unsplit model beside", watch.beside - own - base)
-            print(f"{'   inputs and outputs, left out':44} {own:8.1f}")
+            added = pss_mb() - base - own
+            row(f"m = {count}, less {own:.1f} of its batch", added, added + watch.above)
+            beside.append(f"{watch.beside - idle_held:.1f} for m = {count}")
             seen = [watch.held[pid] - idle_held for pid in pipe.pids]
             reports.append((count, [peak / MB for peak in report.peak_memory_bytes], seen))
-    for count in MICROBATCHES[:1]:
-        peer = peer_mb(count)
-        row(f"torchrun, ScheduleGPipe, m = {count}", peer["steady"])
-        row(f"torchrun, ScheduleGPipe, m = {count}, peak", peer["peak"])
-
-    print("\nper rank, MB: weights, activations, slots | reported, seen")
+            del report
+    peer = peer_mb(MICROBATCHES[0])
+    row(f"torchrun, ScheduleGPipe, m = {MICROBATCHES[0]}", peer["steady"], peer["peak"])
+    print(f"\nthe unsplit model meanwhile, in a process of its own, MB beyond an idle rank: {', '.join(beside)}")
+    print("per rank, MB: weights, activations, slots | reported, seen")
     for count, reported, seen in reports:
         pairs = zip(own_mb(plan), reported, seen, strict=True)
         print(f"m = {count:3}  " + "   ".join(f"{own:5.1f} | {told:5.1f}, {saw:5.1f}" for own, told, saw in pairs))

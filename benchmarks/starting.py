@@ -1,7 +1,8 @@
 """Claim: ranks are ready soon, and stay warm.
 
-Peer: `import torch` in a fresh process, measured in the same run. Each figure is the median of five; "cold" starts a
-process of its own for each.
+Peers, measured in the same run: `import torch` in a fresh process, and for a new split of GPT-2 small a fresh
+`torchrun` of four stages by hand on torch's `ScheduleGPipe` over gloo (torch_pipeline.py), until the first output of
+1 x 16 tokens. Each figure is the median of five (torchrun: three); "cold" starts a process of its own for each.
 
     python benchmarks/starting.py
 """
@@ -12,9 +13,15 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from statistics import median
 
 RUNS = 5
+PEER_RUNS = 3
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4")
+STEP = "one step of GPT-2 small, 1 × 16 tokens"
+REPLAN = "replan of GPT-2 small and its first output"
+PEER = "torchrun of GPT-2 small, until its first output"
 COLD = """
 import time, torch, pipelab
 from pipelab.launch.controller import start
@@ -33,6 +40,17 @@ def fresh(code: str) -> float:
     """What a fresh process prints last."""
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     return float(output.split()[-1])
+
+
+def fresh_torchrun() -> float:
+    """Seconds until torchrun's four processes have the first output of 1 x 16 tokens."""
+    script = Path(__file__).with_name("torch_pipeline.py")
+    begin = time.perf_counter()
+    command = [*TORCHRUN, str(script), "1", "16", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("output") for line in process.stdout)
+        return time.perf_counter() - begin
 
 
 def warm() -> dict[str, float]:
@@ -64,8 +82,8 @@ def warm() -> dict[str, float]:
             heals.append(time.perf_counter() - begin)
             pipe(input_ids=ids)
     return {
-        "one step of GPT-2 small, 1 × 16 tokens": median(steps),
-        "replan of GPT-2 small and its first output": median(replans),
+        STEP: median(steps),
+        REPLAN: median(replans),
         "ranks back after one was killed": median(heals),
     }
 
@@ -80,9 +98,12 @@ def main() -> None:
         "import torch in a fresh process": torch_s,
         "4 ranks ready from cold, and the first output": median(fresh(COLD) for _ in range(RUNS)),
         **warm(),
+        PEER: median(fresh_torchrun() for _ in range(PEER_RUNS)),
     }
     for what, seconds in rows.items():
         print(f"{what:50} {seconds:6.2f} s  {seconds / torch_s:5.2f} × import torch")
+    beyond_s, times = rows[REPLAN] - rows[STEP], rows[PEER] / rows[REPLAN]
+    print(f"replan and first output: {beyond_s:.2f} s beyond the step, {times:.0f} × as fast as the torchrun")
 
 
 if __name__ == "__main__":

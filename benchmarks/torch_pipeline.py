@@ -38,20 +38,15 @@ class Part(nn.Module):
         return self.head(values) if self.head is not None else values
 
 
-def memory_mb(pid: int | str = "self") -> dict[str, float]:
-    """Proportional set size of a process now, that of its own pages, and the most it was more than that, in MB."""
-    rollup = _megabytes(Path(f"/proc/{pid}/smaps_rollup").read_text())
-    status = _megabytes(Path(f"/proc/{pid}/status").read_text())
-    return {
-        "pss": rollup["Pss"],
-        "private": rollup["Private_Clean"] + rollup["Private_Dirty"],
-        "held": status["VmRSS"] - status["RssFile"],
-        "above": status["VmHWM"] - status["VmRSS"],
-    }
+def memory_mb() -> dict[str, float]:
+    """Proportional set size of this process now, and the most that it held beyond what it holds now, in MB."""
+    status = kilobytes_mb("/proc/self/status")
+    return {"pss": kilobytes_mb("/proc/self/smaps_rollup")["Pss"], "above": status["VmHWM"] - status["VmRSS"]}
 
 
-def _megabytes(text: str) -> dict[str, float]:
-    fields = (line.split() for line in text.splitlines())
+def kilobytes_mb(path: str) -> dict[str, float]:
+    """The lines of a file that end in kB, in MB."""
+    fields = (line.split() for line in Path(path).read_text().splitlines())
     return {field[0].rstrip(":"): int(field[1]) * 1024 / 1e6 for field in fields if field[-1] == "kB"}
 
 
