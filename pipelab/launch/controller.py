@@ -85,7 +85,7 @@ class Pipeline:
         self.stall_s = 60.0
         self._traced = traced
         self._device = device
-        self._plan, self._job = self._checked(plan, stacklevel=4)
+        self._plan, self._job = self._checked(plan, None, stacklevel=4)
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -210,7 +210,7 @@ class Pipeline:
             SplitError: The plan is of another trace.
         """
         with self._busy() as held:
-            self._plan, self._job = self._checked(plan, stacklevel=3)
+            self._plan, self._job = self._checked(plan, self._job.sizes, stacklevel=3)
             self._runner.start(self._plan.num_stages, held.check)
 
     def interrupt(self) -> None:
@@ -245,8 +245,11 @@ class Pipeline:
 
     # --- before a run -------------------------------------------------------------------------------
 
-    def _checked(self, plan: Plan, *, stacklevel: int) -> tuple[Plan, Job]:
-        """The plan as it is run, and a first job of it; whatever is wrong with it shows here."""
+    def _checked(self, plan: Plan, sizes: tuple[int, ...] | None, *, stacklevel: int) -> tuple[Plan, Job]:
+        """The plan as it is run, and a first job of it; whatever is wrong with it shows here.
+
+        The job is for these micro-batches, which ran last and likely run next; None for those of the traced batch.
+        """
         check_plan(plan)
         if plan.has_empty_stage:
             warnings.warn(
@@ -255,7 +258,8 @@ class Pipeline:
                 stacklevel=stacklevel,
             )
             plan = plan.without_empty_stage()
-        sizes = self._traced.microbatch_sizes(self._traced.graph.batch_size, None, plan.num_stages)
+        if sizes is None:
+            sizes = self._traced.microbatch_sizes(self._traced.graph.batch_size, None, plan.num_stages)
         return plan, Job.of_plan(self._traced, plan, sizes)
 
     @contextmanager
