@@ -61,10 +61,10 @@ def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tup
         Stopped: The step was given up, or a neighbour is gone.
     """
     clock = OpClock(stage.device) if step.times_ops else None
-    compute = _timed(stage, clock) if clock else _paced(stage, step.pace_s) if step.pace_s else _computed(stage)
+    compute = _timed(stage, clock) if clock else _paced(stage, step.pace_s) if step.pace_s else computed(stage)
     times_ns: list[int] = []
     gpu = GpuClock() if stage.device.type == "cuda" else None
-    run_microbatches(stage, step.number, compute, gpu.mark if gpu else _marker(stage.device, times_ns))
+    run_microbatches(stage, step.number, compute, gpu.mark if gpu else marker(stage.device, times_ns))
     return _events(stage, gpu.times_ns() if gpu else times_ns), clock.durations_s() if clock else ()
 
 
@@ -97,7 +97,7 @@ def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable
         mark()
 
 
-def _marker(device: torch.device, times_ns: list[int]) -> Callable[[], None]:
+def marker(device: torch.device, times_ns: list[int]) -> Callable[[], None]:
     """What notes the time. A few dozen nanoseconds: what the times mean is worked out after the step."""
     append, now = times_ns.append, time.perf_counter_ns
 
@@ -124,7 +124,7 @@ def _events(stage: Stage, times_ns: list[int]) -> tuple[RankEvent, ...]:
     )
 
 
-def _computed(stage: Stage) -> Compute:
+def computed(stage: Stage) -> Compute:
     """Run the stage's ops."""
     run = [stage.modules[size].forward for size in stage.sizes]
     return lambda microbatch, values: run[microbatch](*values)
