@@ -140,10 +140,13 @@ class Bench:
 
 
 def _sent_s(timeline: Timeline) -> list[float]:
-    """Of each transfer the seconds from its start until the receiver goes on."""
+    """Of each transfer the seconds from its start until the receiver goes on.
+
+    What took less than a tick of the clock is no event: such a transfer is left out.
+    """
     starts = {event.microbatch: event.start_s for event in timeline.events if event.rank == 0 and event.kind == "send"}
     arrived = {event.microbatch: event.start_s for event in timeline.events if event.rank == 1 and event.kind == "recv"}
-    return [arrived[index] - start_s for index, start_s in starts.items() if index > 1]
+    return [arrived[index] - start_s for index, start_s in starts.items() if index > 1 and index in arrived]
 
 
 def _between_events_s(timeline: Timeline) -> float:
