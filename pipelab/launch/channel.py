@@ -4,21 +4,31 @@ Messages are pickled. That is safe here and only here: the other end is held by 
 the pair has no name by which anybody else could open it.
 """
 
+import os
 import pickle
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelab.launch.forks import drop_in_forked_children
 
-_HEADER = struct.Struct("<qq")  # bytes of the message, number of descriptors
+_MARK = b"pipelab\0"
+_HEADER = struct.Struct("<8sqq")  # the mark, bytes of the message, number of descriptors
 _MAX_DESCRIPTORS = 16
+_MAX_PART = 1 << 20
+_LOOK_AROUND_S = 0.05
+
+Watch = Callable[[], None]  # called while nothing moves, and may raise
 
 
 class Gone(Exception):
-    """The process at the other end is dead, or has closed its end, or takes no more messages."""
+    """The process at the other end is dead, or has closed its end."""
+
+
+class Garbled(Gone):
+    """What came is no message."""
 
 
 class Channel:
@@ -26,60 +36,103 @@ class Channel:
 
     Args:
         end: The socket.
-        timeout_s: How long one send or receive may take once it has begun; None for as long as it takes.
     """
 
-    def __init__(self, end: socket.socket, timeout_s: float | None = None) -> None:
-        end.settimeout(timeout_s)
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
         self._socket = end
+        self._is_midway = False  # of a message
         drop_in_forked_children(self)
 
     def fileno(self) -> int:
         """The descriptor, -1 once it is closed."""
         return self._socket.fileno()
 
-    def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Any, descriptors: Sequence[int] = (), watch: Watch | None = None) -> None:
         """Send a message; the receiver gets descriptors of its own.
+
+        Args:
+            message: Anything that can be pickled.
+            descriptors: Sent along.
+            watch: Called again and again while the other end takes nothing; None to wait as long as it lives.
 
         Raises:
             Gone: Nobody can receive it.
         """
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        header = _HEADER.pack(len(data), len(descriptors))
-        try:
-            if descriptors:
-                socket.send_fds(self._socket, [header], descriptors)
+        left = memoryview(_HEADER.pack(_MARK, len(data), len(descriptors)) + data)
+        while left:
+            try:
+                sent = socket.send_fds(self._socket, [left], descriptors) if descriptors else self._socket.send(left)
+            except BlockingIOError:
+                self._wait(select.POLLOUT, watch)
+            except OSError as error:
+                raise Gone(str(error)) from error
             else:
-                self._socket.sendall(header)
-            self._socket.sendall(data)
-        except OSError as error:
-            raise Gone(str(error)) from error
+                left, descriptors = left[sent:], ()
+                self._is_midway = bool(left)
 
-    def receive(self) -> tuple[Any, list[int]]:
+    def receive(self, watch: Watch | None = None) -> tuple[Any, list[int]]:
         """The next message and its descriptors; waits for it.
+
+        Args:
+            watch: Called again and again while nothing comes; None to wait as long as the other end lives.
 
         Raises:
             Gone: There will be none.
+            Garbled: It is none.
         """
+        descriptors: list[int] = []
+        mark, num_bytes, num_descriptors = _HEADER.unpack(self._exactly(_HEADER.size, watch, descriptors))
         try:
-            header, descriptors, _, _ = socket.recv_fds(self._socket, _HEADER.size, _MAX_DESCRIPTORS)
-            header += self._exactly(_HEADER.size - len(header)) if header else b""
-            if not header:
-                raise Gone("closed")
-            num_bytes, num_descriptors = _HEADER.unpack(header)
-            assert len(descriptors) == num_descriptors, "descriptors were lost on the way"
-            return pickle.loads(self._exactly(num_bytes)), descriptors
-        except OSError as error:
-            raise Gone(str(error)) from error
+            if mark != _MARK or num_descriptors != len(descriptors):
+                raise Garbled("it has no header, or lost descriptors because too many files are open")
+            data = self._exactly(num_bytes, watch)
+            self._is_midway = False
+            try:
+                return pickle.loads(data), descriptors
+            except Exception as error:
+                raise Garbled(f"it cannot be read: {error}") from error
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
-    def _exactly(self, num_bytes: int) -> bytes:
+    def _exactly(self, num_bytes: int, watch: Watch | None, descriptors: list[int] | None = None) -> bytes:
+        """So many bytes; descriptors that come with them are added to the list."""
         parts = bytearray()
-        while len(parts) < num_bytes:
-            part = self._socket.recv(min(num_bytes - len(parts), 1 << 20))
+        while (missing := num_bytes - len(parts)) > 0:
+            try:
+                if descriptors is None:
+                    part = self._socket.recv(min(missing, _MAX_PART))
+                else:
+                    part, came, _, _ = socket.recv_fds(self._socket, missing, _MAX_DESCRIPTORS)
+                    descriptors += came
+            except BlockingIOError:
+                self._wait(select.POLLIN, watch)
+                continue
+            except OSError as error:
+                raise Gone(str(error)) from error
             if not part:
                 raise Gone("closed")
             parts += part
+            self._is_midway = True
         return bytes(parts)
+
+    def _wait(self, events: int, watch: Watch | None) -> None:
+        """Wait until the other end has taken or given something."""
+        poll = select.poll()
+        if self.fileno() < 0:
+            raise Gone("closed here")
+        poll.register(self.fileno(), events)
+        while not poll.poll(_LOOK_AROUND_S * 1e3 if watch else None):
+            try:
+                if watch:
+                    watch()
+            except BaseException:
+                if self._is_midway:  # what follows would make no sense
+                    self.close()
+                raise
 
     def close(self) -> None:
         """Close this end; the other one then reads `Gone`."""

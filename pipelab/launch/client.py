@@ -10,17 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelab.errors import LaunchError
-from pipelab.launch.channel import Channel, Gone, readable
-from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill
+from pipelab.launch.channel import Channel, Gone
+from pipelab.launch.processes import describe_exit
+from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill, Refused
 
 _START_S = 120.0  # an import of torch from a slow disk
+_ANSWER_S = 10.0  # once that is done
 _END_S = 5.0
-_LOOK_AROUND_S = 0.1
-_TRANSFER_S = 10.0
 
 
 class ServerClient:
@@ -50,7 +51,8 @@ class ServerClient:
             raise LaunchError(f"No process can be started with {sys.executable!r}: {error}") from error
         finally:
             theirs.close()
-        self._channel = Channel(ours, _TRANSFER_S)
+        self._channel = Channel(ours)
+        self._has_answered = False
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._exit_codes: dict[int, int] = {}
@@ -79,38 +81,52 @@ class ServerClient:
             LaunchError: The server failed.
         """
         number = next(self._numbers)
-        deadline_s = time.monotonic() + _START_S
+        watch = _Deadline(_ANSWER_S if self._has_answered else _START_S, check)
         with self._lock:
             try:
-                self._channel.send(Fork(number), descriptors)
+                self._channel.send(Fork(number), descriptors, watch)
                 while True:
-                    message = self._next(deadline_s, check)
+                    message = self._next(watch)
+                    if isinstance(message, Refused) and message.number == number:
+                        raise LaunchError(f"The system gives no process for another rank: {message.reason}.")
                     if isinstance(message, Forked) and message.number == number:
+                        self._has_answered = True
                         self._exit_codes.pop(message.pid, None)
                         return message.pid
             except Gone as gone:
-                raise LaunchError(self._epitaph()) from gone
-            except TimeoutError as late:
-                raise LaunchError(f"The process that starts ranks did not answer within {_START_S:.0f} s.") from late
+                raise LaunchError(f"The process that starts ranks {self._how_it_ended()}. Start again.") from gone
+            except Late as late:
+                self._give_up(())
+                raise LaunchError(
+                    f"The process that starts ranks did not answer within {watch.limit_s:.0f} s, and was ended. "
+                    "Start again."
+                ) from late
 
     def kill(self, pids: Collection[int]) -> None:
         """End ranks at once, and wait until they are gone."""
+        watch = _Deadline(_END_S)
         with self._lock:
             try:
-                self._channel.send(Kill(tuple(pids)))
-                self._await(pids)
-            except (Gone, TimeoutError):
+                self._channel.send(Kill(tuple(pids)), (), watch)
+                self._await(pids, watch)
+            except Gone:
                 # A dead server's ranks get a signal from the system, and the end of their sentinel.
                 return
+            except Late:
+                self._give_up(pids)
+            for pid in pids:
+                self._exit_codes.pop(pid, None)
 
-    def exit_code(self, pid: int) -> int | None:
-        """The exit code of a rank that has ended, minus the signal if one ended it; None if nobody knows."""
+    def how_ended(self, pid: int) -> str:
+        """How a rank ended, in words; waits until it has."""
         with self._lock:
             try:
-                self._await([pid])
-            except (Gone, TimeoutError):
-                return None
-            return self._exit_codes[pid]
+                self._await([pid], _Deadline(_END_S))
+            except Gone:
+                return f"ended with the process that starts ranks, which {self._how_it_ended()}"
+            except Late:
+                return "ended"
+            return describe_exit(self._exit_codes[pid])
 
     def stop(self) -> None:
         """End the server, and with it its ranks."""
@@ -121,51 +137,65 @@ class ServerClient:
             self._process.kill()
             self._process.wait()
 
-    def _await(self, pids: Collection[int]) -> None:
-        deadline_s = time.monotonic() + _END_S
+    def _await(self, pids: Collection[int], watch: "_Deadline") -> None:
         while not self._exit_codes.keys() >= set(pids):
-            self._next(deadline_s, _nothing)
+            self._next(watch)
 
-    def _next(self, deadline_s: float, check: Callable[[], None]) -> Any:
+    def _next(self, watch: "_Deadline") -> Any:
         """The next message; exits are noted on the way."""
-        while not readable([self._channel], _LOOK_AROUND_S):
-            check()
-            if time.monotonic() > deadline_s:
-                raise TimeoutError
-        message, _ = self._channel.receive()
+        message, _ = self._channel.receive(watch)
         if isinstance(message, Exited):
             self._exit_codes[message.pid] = message.code
         if isinstance(message, Broken):
             raise LaunchError(f"The process that starts ranks could not load pipelab:\n{message.traceback}")
         return message
 
-    def _epitaph(self) -> str:
+    def _give_up(self, pids: Collection[int]) -> None:
+        """End a server that hangs; before that ranks, whose numbers are theirs as long as it reaps nobody."""
+        self._process.send_signal(signal.SIGSTOP)
+        for pid in pids:
+            if pid not in self._exit_codes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+
+    def _how_it_ended(self) -> str:
         try:
-            code = self._process.wait(_END_S)
+            return describe_exit(self._process.wait(_END_S))
         except subprocess.TimeoutExpired:
-            return "The process that starts ranks closed its connection. Start again."
-        return f"The process that starts ranks {describe_exit(code)}. Start again; the next one is a new process."
+            self._give_up(())
+            return "closed its connection, and was ended"
 
 
-def describe_exit(code: int | None) -> str:
-    """How a process ended, in words."""
-    if code is None:
-        return "ended"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    hint = " (by hand, or by the system because memory ran out)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+class Late(Exception):
+    """An answer took too long."""
+
+
+class _Deadline:
+    """A watch that ends a wait.
+
+    Args:
+        limit_s: When.
+        check: Called meanwhile; may raise.
+    """
+
+    def __init__(self, limit_s: float, check: Callable[[], None] | None = None) -> None:
+        self.limit_s = limit_s
+        self._end_s = time.monotonic() + limit_s
+        self._check = check
+
+    def __call__(self) -> None:
+        if self._check is not None:
+            self._check()
+        if time.monotonic() > self._end_s:
+            raise Late
 
 
 def _import_path() -> str:
     """This process's own, so that the server finds the same pipelab and torch."""
     package = Path(__file__).parents[2]
     return os.pathsep.join([*(str(Path(entry).absolute()) for entry in sys.path if entry), str(package)])
-
-
-def _nothing() -> None:
-    """Nobody interrupts this wait: it is short."""
 
 
 # --- the kernel's own -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pipelab.launch.baselines import Baseline, Baselines
 from pipelab.launch.client import current_server
 from pipelab.launch.devices import Devices, check_device, choose
 from pipelab.launch.environment import environment
+from pipelab.launch.failures import forgetful
 from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
@@ -90,6 +91,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._closed = False
+        self._running_in: int | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(traced.weights())
@@ -112,6 +114,7 @@ class Pipeline:
         """Process ids by rank; none after a failure that ended them, until the next run."""
         return self._runner.pids
 
+    @forgetful
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, computed by the ranks on one micro-batch.
 
@@ -130,6 +133,7 @@ class Pipeline:
             self._runner.step(patience)
             return self._output(inputs)
 
+    @forgetful
     def run(
         self,
         *args: Any,
@@ -200,6 +204,7 @@ class Pipeline:
                 no_baseline=baseline.reason,
             )
 
+    @forgetful
     def replan(self, plan: Plan) -> None:
         """Split the model otherwise, on the same processes; stages more or fewer are added or ended.
 
@@ -210,7 +215,7 @@ class Pipeline:
             SplitError: The plan is of another trace.
         """
         with self._busy() as held:
-            self._plan, self._job = self._checked(plan, self._job.sizes, stacklevel=3)
+            self._plan, self._job = self._checked(plan, self._job.sizes, stacklevel=4)
             self._runner.start(self._plan.num_stages, held.check)
 
     def interrupt(self) -> None:
@@ -221,15 +226,14 @@ class Pipeline:
         """End the processes, and wait until they are gone. Closing twice does nothing."""
         if os.getpid() != self._owner_pid:
             return  # in a forked child; the processes are the parent's
-        self._closed = True
-        locked = self._lock.acquire(timeout=_CLOSE_S)  # a run in another thread stops by itself
-        try:
-            with HeldInterrupts():
-                self._runner.close()
-                self._weights.close()
-        finally:
-            if locked:
+        with HeldInterrupts():
+            self._closed = True
+            is_own_run = self._running_in == threading.get_ident()  # from on_progress
+            if self._lock.acquire(timeout=0 if is_own_run else _CLOSE_S):  # a run in another thread stops by itself
+                self._end()
                 self._lock.release()
+            else:
+                self._runner.kill()  # that run ends the rest
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -276,9 +280,17 @@ class Pipeline:
                 if self._closed:
                     raise LaunchError("This pipeline is closed. Start a new one with pipelab.start(traced, plan).")
                 self._stop.clear()
+                self._running_in = threading.get_ident()
                 yield held
             finally:
+                self._running_in = None
+                if self._closed:
+                    self._end()
                 self._lock.release()
+
+    def _end(self) -> None:
+        self._runner.close()
+        self._weights.close()
 
     def _job_for(
         self, args: Sequence[Any], kwargs: dict[str, Any], num_microbatches: int | None
@@ -294,7 +306,7 @@ class Pipeline:
     # --- a run --------------------------------------------------------------------------------------
 
     def _patience(self, held: HeldInterrupts) -> Patience:
-        return Patience(lambda: self._stop.is_set() or self._closed or held.pending, self.stall_s)
+        return Patience(lambda: self._stop.is_set() or self._closed or held.pending, self.stall_s, lambda: held.hurried)
 
     def _ready(self, job: Job, inputs: Sequence[Tensor], patience: Patience, held: HeldInterrupts) -> Devices:
         """Have the ranks hold the job, and the batch before the first of them."""

@@ -10,14 +10,21 @@ class HeldInterrupts:
     """A block in which Ctrl-C is only noted. It takes effect when the block ends, or at a `check`.
 
     Outside the main thread, where Python delivers no signal, it does nothing.
-
-    Attributes:
-        pending: Whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:
-        self.pending = False
+        self._presses = 0
         self._previous: Any = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._presses > 0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether it was pressed again."""
+        return self._presses > 1
 
     def __enter__(self) -> "HeldInterrupts":
         if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
@@ -47,4 +54,4 @@ class HeldInterrupts:
             raise KeyboardInterrupt
 
     def _note(self, *_: object) -> None:
-        self.pending = True
+        self._presses += 1

@@ -21,6 +21,9 @@ class Loader:
     Args:
         join: Where they lie.
         descriptor: Of their segment.
+
+    Attributes:
+        counters: What this rank publishes, from the first moment of the first `load`.
     """
 
     def __init__(self, join: Join, descriptor: int) -> None:
@@ -31,6 +34,7 @@ class Loader:
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
         self._ends: Ends | None = None
+        self.counters: Counters | None = None
 
     def load(self, load: Load, descriptors: Sequence[int]) -> Stage:
         """The stage; the one before is let go."""
@@ -47,7 +51,7 @@ class Loader:
             self._ends.close()
             self._ends = None
             gc.collect()  # a stage refers to itself, and would keep its memory and descriptors for a while
-        counters = Counters(mapped(rest, load.counters_bytes))
+        self.counters = counters = Counters(mapped(rest, load.counters_bytes))
         self._move([name for stage in load.tables.values() for name in stage.table.weights], torch.device(load.device))
         self._ends = ends = Ends(load, counters, rest, self._device)
         modules = {size: StageModule(stage.table, self._here, self._device) for size, stage in load.tables.items()}

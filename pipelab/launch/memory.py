@@ -126,6 +126,8 @@ class Weights:
     def close(self) -> None:
         """Let go of them; ranks keep what they have mapped."""
         self.segment.close()
+        self.segment.bytes = torch.empty(0, dtype=torch.uint8)  # a pipeline that is closed may well be kept
+        self.segment.words = memoryview(b"").cast("q")
 
 
 def _aligned(num_bytes: int) -> int:

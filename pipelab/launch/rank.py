@@ -39,6 +39,7 @@ class Rank:
         self._loader: Loader | None = None
         self._stage: Stage | None = None
         self._is_lost = False
+        self._number = 0
         threading.Thread(target=self._watch, args=(sentinel,), daemon=True).start()
 
     def serve(self) -> None:
@@ -59,13 +60,9 @@ class Rank:
     def _watch(self, sentinel: int) -> None:
         """End this process with its owner, even in the middle of an op; say meanwhile how much it computes."""
         while not select.select([sentinel], [], [], _WATCH_S)[0]:
-            self._publish()
+            if self._loader is not None and self._loader.counters is not None:
+                self._loader.counters.publish_cpu(self._number)
         os._exit(1)
-
-    def _publish(self) -> None:
-        stage = self._stage  # no longer than this: memory of a stage that was let go is given back at once
-        if stage is not None:
-            stage.counters.publish_cpu(stage.rank)
 
     def _answer(self, message: Load | Step, descriptors: Sequence[int]) -> Reply:
         try:
@@ -83,7 +80,7 @@ class Rank:
 
     def _load(self, load: Load, descriptors: Sequence[int]) -> Reply:
         assert self._loader is not None, "the weights come first"
-        self._stage = None
+        self._stage, self._number = None, load.rank
         peak_memory.give_back()
         self._stage = self._loader.load(load, descriptors)
         return Loaded()

@@ -1,6 +1,7 @@
 """Runs jobs on a group of ranks: starts them, loads them, steps them, and starts them again after a death."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -64,15 +65,16 @@ class Runner:
         Raises:
             LaunchError: They cannot be started.
         """
-        if self._group is not None and not self._group.alive:
-            self._group.kill()
-            self._group = None
-        if self._group is None:
-            self._group = Group(current_server(), self._weights)
-            self._job = None
-        if len(self._group.pids) != num_ranks:
-            self._job = None
-            self._group.resize(num_ranks, check)
+        with _system_errors():
+            if self._group is not None and not self._group.alive:
+                self._group.kill()
+                self._group = None
+            if self._group is None:
+                self._group = Group(current_server(), self._weights)
+                self._job = None
+            if len(self._group.pids) != num_ranks:
+                self._job = None
+                self._group.resize(num_ranks, check)
 
     def load(self, job: Job, devices: Devices, patience: Patience, check: Callable[[], None]) -> None:
         """Have the ranks hold this job; does nothing where they do.
@@ -89,7 +91,7 @@ class Runner:
         if self._wiring is not None:
             self._wiring.close()
         self._wiring = wiring
-        with wiring.loads(job, devices) as requests:
+        with _system_errors(), wiring.loads(job, devices) as requests:
             try:
                 self._ask(job, requests, patience)
             except StageError as error:
@@ -136,10 +138,15 @@ class Runner:
         job, wiring = self._loaded()
         return read(wiring.outputs, job.outputs)
 
+    def kill(self) -> None:
+        """End the ranks, and wait until they are gone. Another thread may be using them: it is told."""
+        group = self._group
+        if group is not None:
+            group.kill()
+
     def close(self) -> None:
-        """End the ranks, and wait until they are gone."""
-        if self._group is not None:
-            self._group.kill()
+        """End the ranks, and let go of everything."""
+        self.kill()
         self.abandon()
 
     def abandon(self) -> None:
@@ -162,6 +169,19 @@ class Runner:
             return self._group.ask(requests, self._wiring.counters, patience)
         except (RankDied, RankRaised, RankStalled) as failure:
             raise explain(job, failure, patience.stall_s) from None
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn what the system refuses into an error in words.
+
+    Raises:
+        LaunchError: It refused something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LaunchError(f"The system refuses what ranks need: {error}. Free some of it, and run again.") from error
 
 
 def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int, source: str) -> Timeline:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from pipelab.launch.channel import Channel, Gone
-from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill
+from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill, Refused
 
 
 class Server:
@@ -58,11 +58,16 @@ class Server:
         if isinstance(message, Kill):
             self._kill(self._pids & set(message.pids))
             return
-        pid = self._fork(descriptors) if self._become_rank else _spawn(descriptors)
-        self._pids.add(pid)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._channel.send(Forked(message.number, pid))
+        try:
+            pid = self._fork(descriptors) if self._become_rank else _spawn(descriptors)
+        except OSError as error:
+            self._channel.send(Refused(message.number, str(error)))
+        else:
+            self._pids.add(pid)
+            self._channel.send(Forked(message.number, pid))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _fork(self, descriptors: Sequence[int]) -> int:
         server = os.getpid()

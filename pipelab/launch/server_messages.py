@@ -19,6 +19,14 @@ class Forked:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The system gave no process for request `number`: its reason."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
     """End these ranks at once; an `Exited` follows for each."""
 
