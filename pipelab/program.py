@@ -83,7 +83,15 @@ class ValueSpec:
         return flat.as_strided(self.wire_shape, self._dense_strides())
 
     def compact(self, value: Tensor) -> Tensor:
-        """The value with expanded dimensions of size 1."""
+        """The value with expanded dimensions of size 1.
+
+        Raises:
+            ValueError: It is another one than was traced: an op gave what it had not said. (A copy would spread it.)
+        """
+        if value.shape != self.shape or value.dtype != self.torch_dtype:
+            raise ValueError(
+                f"{self.name} is {tuple(value.shape)} {value.dtype}; traced it was {self.shape} {self.dtype}"
+            )
         if 0 in self.strides:
             for dim, (size, wire) in enumerate(zip(self.shape, self.wire_shape, strict=True)):
                 if size != wire:

@@ -56,11 +56,19 @@ class Trace:
         """Each distinct tensor under its first name, detached, on the model's device.
 
         Raises:
-            LaunchError: The model was traced without weights.
+            LaunchError: The model was traced without weights, or they have other shapes or types since.
         """
         if self.no_weights_reason:
             raise LaunchError(f"{self.no_weights_reason} Trace a model that has weights to run it.")
-        return {w.name: self.program.weights[w.name].detach() for w in self.graph.distinct_weights}
+        weights = {w.name: self.program.weights[w.name].detach() for w in self.graph.distinct_weights}
+        for known in self.graph.distinct_weights:
+            shape, dtype = tuple(weights[known.name].shape), str(weights[known.name].dtype).removeprefix("torch.")
+            if (shape, dtype) != (known.shape, known.dtype):
+                raise LaunchError(
+                    f"Weight {known.name!r} is {shape} {dtype} now; when the model was traced it was {known.shape} "
+                    f"{known.dtype}. Trace the model again."
+                )
+        return weights
 
     # --- inputs -------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from pipelab.launch.server_messages import Broken, Exited, Fork, Forked, Kill, R
 
 _START_S = 120.0  # an import of torch from a slow disk
 _ANSWER_S = 10.0  # once that is done
-_END_S = 5.0
+_END_S = 3.0
 
 
 class ServerClient:

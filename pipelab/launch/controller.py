@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pipelab.arguments import whole
-from pipelab.errors import LaunchError
+from pipelab.errors import Cancelled, LaunchError
 from pipelab.events import Timeline
 from pipelab.hardware import measurement_of
 from pipelab.launch.baselines import Baseline, Baselines
@@ -282,6 +282,10 @@ class Pipeline:
                 self._stop.clear()
                 self._running_in = threading.get_ident()
                 yield held
+            except Cancelled:
+                if self._closed:
+                    raise Cancelled("The pipeline was closed while it ran.") from None
+                raise
             finally:
                 self._running_in = None
                 if self._closed:

@@ -211,6 +211,8 @@ class BatchSink:
     def put(self, step: int, microbatch: int, values: Sequence[Tensor]) -> None:
         """Copy to the micro-batch's rows."""
         for place_of_value, value in zip(self._places[microbatch], values, strict=True):
+            if value.shape != place_of_value.shape:  # a copy would spread it
+                raise ValueError(f"an output is {tuple(value.shape)}; traced it was {tuple(place_of_value.shape)}")
             place_of_value.copy_(value)
 
 

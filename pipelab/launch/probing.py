@@ -16,6 +16,7 @@ from pipelab.errors import InputError, SplitError
 from pipelab.hardware import FloatArray, Measurement, remember
 from pipelab.launch.bench import Bench
 from pipelab.launch.devices import Devices, check_device, choose, num_cores
+from pipelab.launch.failures import forgetful
 from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.links import NUM_SLOTS
@@ -30,6 +31,7 @@ _STALL_S = 60.0
 _RANK_BYTES = {"cpu": 60e6, "cuda": 600e6}  # of a rank that holds nothing
 
 
+@forgetful
 def measure(
     traced: Trace, *, device: str = "auto", microbatch_sizes: Sequence[int] | None = None, num_stages: int = 4
 ) -> Measurement:
