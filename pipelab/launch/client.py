@@ -227,7 +227,8 @@ def current_server() -> ServerClient:
 
 def _stop() -> None:
     if _current is not None:
-        _current.stop()
+        with suppress(KeyboardInterrupt):  # its end is under way
+            _current.stop()
 
 
 def _forget() -> None:
