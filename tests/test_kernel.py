@@ -84,7 +84,7 @@ def pids(notebook: Notebook) -> list[int]:
     return [int(pid) for pid in printed.split()]
 
 
-LONG = "pipe.on_progress = lambda d, t: d == 2 and print('running', flush=True)\npipe.run(x, repeats=10**9)"
+LONG = "pipe.on_progress = lambda d, t: d == 2 and print('running', flush=True)\npipe.run(x, repeats=10**6)"
 
 
 def gone(pids: list[int]) -> bool:

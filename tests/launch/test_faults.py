@@ -234,7 +234,7 @@ def test_ranks_started_afresh_where_they_are_not_forked(slow: pipelab.Trace, mon
 RUN = """
 print("running", flush=True)
 try:
-    pipe.run(x, num_microbatches=8, repeats=10**9)
+    pipe.run(x, num_microbatches=8, repeats=10**6)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 print("same ranks", pipe.pids == before, flush=True)
@@ -263,7 +263,7 @@ def test_ctrl_c_stops_the_run_and_keeps_the_ranks() -> None:
 @pytest.mark.parametrize("state", ["idle", "computing"])
 def test_killed_owner_leaves_nothing(state: str) -> None:
     text = "import time\nprint('idle', flush=True)\ntime.sleep(600)"
-    computing = "pipe.on_progress = lambda d, t: d == 2 and print('computing', flush=True)\npipe.run(x, repeats=10**9)"
+    computing = "pipe.on_progress = lambda d, t: d == 2 and print('computing', flush=True)\npipe.run(x, repeats=10**6)"
     script = Script(text if state == "idle" else computing, loops=50)
     script.line(state)
     script.kill()
