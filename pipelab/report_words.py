@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pipelab.events import COMPUTE, Event
 from pipelab.plan import shorten
 from pipelab.table import format_table, wrap
-from pipelab.units import format_bytes, format_seconds, format_share, format_spread, plural
+from pipelab.units import format_bytes, format_percent, format_seconds, format_spread, plural
 
 if TYPE_CHECKING:
     from pipelab.report import Report
@@ -60,7 +60,7 @@ def _against_prediction(report: "Report") -> str:
         return ""
     predicted_s = report.predicted.makespan_s
     ratio = report.step_s / predicted_s
-    off = format_share(ratio - 1, sign=True) if ratio < _FAR_OFF else f"{ratio:.1f} × that"
+    off = f"{'+' * (ratio >= 1)}{format_percent(ratio - 1)}" if ratio < _FAR_OFF else f"{ratio:.1f} × that"
     return f", {format_seconds(predicted_s)} predicted ({off})"
 
 
@@ -87,7 +87,7 @@ def _bottleneck(report: "Report") -> str:
         text = f"The stages are even: each computes about {mean}."
     else:
         text = f"Stage {slowest} is the bottleneck: it computes {longest}, the mean is {mean}."
-    return f"{text} Ranks are idle {format_share(report.bubble_fraction)} of the time."
+    return f"{text} Ranks are idle {format_percent(report.bubble_fraction)} of the time."
 
 
 def _how(report: "Report") -> str:

@@ -99,16 +99,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
-def format_share(share: float, *, sign: bool = False) -> str:
-    """A share in per cent.
-
-    Example:
-        >>> format_share(0.083), format_share(0.083, sign=True)
-        ('8 %', '+8 %')
-    """
-    return f"{100 * share:{'+' if sign else ''}.0f} %"
-
-
 def format_spread(seconds: float, low_s: float, high_s: float) -> str:
     """The range around a duration in the unit and with the digits `format_seconds` gives it; empty if it rounds away.
 

@@ -45,7 +45,7 @@ def test_repr_begins_with_whether_it_paid(report: Report) -> None:
     first, more, title, rest, where, header, *rows = repr(report).splitlines()
     assert first.startswith("6.00 s per step (5.60 to 6.40): 1.50 × the speed of the unsplit model (9.00 s).")
     assert f"{first} {more}" == report.verdict  # in lines that a notebook need not break
-    assert more.endswith("Ranks are idle 33 % of the time. 3 ranks share 2 cores.")
+    assert more.endswith("Ranks are idle 33\u00a0% of the time. 3 ranks share 2 cores.")
     assert "batch of 12 in 4 micro-batches, median (10th to 90th percentile) of 3 steps after" in title
     assert rest == "one of 7.00 s to warm up"
     assert where == "3 ranks on the CPU; 2 cores, Python 3.11.9, other programs used 0.1 cores"

@@ -12,7 +12,7 @@ from pipelab.events import COMPUTE, Timeline
 from pipelab.policies import uniform
 from pipelab.report import Report
 from pipelab.simulator import simulate
-from pipelab.units import format_seconds
+from pipelab.units import format_percent, format_seconds
 from pipelab.viz.comparison_state import comparison_state
 from pipelab.viz.explorer_state import report_state, timeline_state
 from pipelab.viz.timeline_figure import _rank_text, _sentence
@@ -79,9 +79,9 @@ def test_the_explorer_and_the_figure_say_what_was_seen(timeline: Timeline) -> No
         assert state["idle"] == pytest.approx(seen.idle_share)
         assert state["rank_idle"] == pytest.approx(shares)
     assert report.bubble_fraction == timeline.bubble_fraction
-    assert f"Ranks are idle {timeline.bubble_fraction:.0%} of the time" in _sentence(timeline, None)
+    assert f"Ranks are idle {format_percent(timeline.bubble_fraction)} of the time" in _sentence(timeline, None)
     for rank, share in enumerate(shares):
-        said = _rank_text(timeline, rank).rpartition("idle ")[2].rstrip("%")
+        said = _rank_text(timeline, rank).rpartition("idle ")[2].removesuffix("\u00a0%")
         assert abs(int(said) - 100 * share) <= 0.5 + 1e-9
 
 
