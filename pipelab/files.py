@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pipelab.arguments import shown
-from pipelab.errors import PipelabError
+from pipelab.errors import InputError, PipelabError
 from pipelab.units import format_bytes
 
 _MOST_BYTES = 500_000_000  # of a file; a report of 5,000 ops and as many events is 3 MB
@@ -48,14 +48,37 @@ def read_json(path: str | Path, what: str, *, error: type[PipelabError] = Pipela
         raise error(f"{path} is not a {what}: it is not JSON ({cause}).") from cause
 
 
+def suffix_of(path: Any) -> str:
+    """What a file's name ends in: ".html".
+
+    Raises:
+        InputError: It is no path.
+    """
+    try:
+        return Path(path).suffix.lower()
+    except TypeError as cause:
+        raise InputError(
+            f"A file is saved under a name that ends in .html, .png or .svg, not {shown(path)}."
+        ) from cause
+
+
 def write_json(path: str | Path, text: str, what: str) -> None:
     """Write the text of a file.
 
     Raises:
         PipelabError: It cannot be written; says why.
     """
+    write_bytes(path, text.encode(), what)
+
+
+def write_bytes(path: str | Path, content: bytes, what: str) -> None:
+    """Write a file.
+
+    Raises:
+        PipelabError: It cannot be written; says why.
+    """
     try:
-        Path(path).write_text(text, "utf-8")
+        Path(path).write_bytes(content)
     except OSError as cause:
         raise PipelabError(f"The {what} cannot be saved at {shown(path)}: {cause.strerror}.") from cause
     except (TypeError, ValueError) as cause:

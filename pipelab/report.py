@@ -154,15 +154,16 @@ class Report:
         graph = Graph.from_json(rest.pop("graph", None), source=source, path="graph")
         cuts = decode(tuple[int, ...], rest.pop("cuts", None), source, "cuts")
         policy = decode(str, rest.pop("policy", None), source, "policy")
-        timelines = {
-            name: None if found is None else Timeline.from_json(found, source=source, path=name)
-            for name, found in (("timeline", rest.pop("timeline", {})), ("predicted", rest.pop("predicted", None)))
-        }
+        timeline = Timeline.from_json(rest.pop("timeline", None), source=source, path="timeline")
+        predicted = rest.pop("predicted", None)
+        if predicted is not None:
+            predicted = Timeline.from_json(predicted, source=source, path="predicted")
         try:
             plan = Plan(graph, cuts, policy)
         except SplitError as error:
             raise damaged(source, str(error)) from error
-        report: Report = decode(cls, rest, source, given={"plan": plan, "output": None, **timelines})
+        given = {"plan": plan, "output": None, "timeline": timeline, "predicted": predicted}
+        report: Report = decode(cls, rest, source, given=given)
         if problem := report._problem():
             raise damaged(source, problem)
         return report

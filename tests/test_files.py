@@ -146,6 +146,11 @@ def test_names_that_are_there_twice_are_refused(kind: str, path: Path) -> None:
     assert load(kind, path, text.replace('"version"', '"version": 7, "version"', 1).encode()) is None
 
 
+def test_a_report_without_a_timeline_is_refused(path: Path) -> None:
+    """It may be without a prediction, and so both could be null: AttributeError."""
+    assert load("report", path, json.dumps({**REPORT.to_json(), "timeline": None}).encode()) is None
+
+
 @EITHER
 def test_infinity_is_no_number(kind: str, path: Path) -> None:
     assert load(kind, path, LOADERS[kind][0].replace('"version": ', '"version": Infinity, "v": ').encode()) is None

@@ -11,6 +11,7 @@ import traitlets
 
 from pipelab.comparison import Comparison
 from pipelab.errors import InputError
+from pipelab.files import suffix_of, write_bytes
 from pipelab.units import plural
 from pipelab.viz.comparison_state import comparison_state
 from pipelab.viz.explorer_state import graph_state
@@ -67,7 +68,7 @@ class ComparisonView(StillWidget):
         Raises:
             InputError: The name ends otherwise.
         """
-        match Path(path).suffix.lower():
+        match suffix_of(path):
             case ".html":
                 content = self._page()
             case ".png":
@@ -77,7 +78,7 @@ class ComparisonView(StillWidget):
             case other:
                 ending = other or "a file without an ending"
                 raise InputError(f"A comparison is saved as .html, .png or .svg, not as {ending}.")
-        Path(path).write_bytes(content)
+        write_bytes(path, content, "comparison")
 
     def _page(self) -> bytes:
         state = {name: getattr(self, name) for name in _PAGE_TRAITS}

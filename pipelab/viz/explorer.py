@@ -11,6 +11,7 @@ import traitlets
 
 from pipelab.errors import LaunchError
 from pipelab.events import Timeline
+from pipelab.files import suffix_of, write_bytes
 from pipelab.graph import Graph
 from pipelab.hardware import Device, HardwareLike
 from pipelab.plan import Plan
@@ -219,7 +220,7 @@ class Explorer(StillWidget):
             ...     explorer.save(f"{folder}/split.html")
             >>> explorer.close()
         """
-        Path(path).write_bytes(file_named(self, Path(path).suffix.lower()))
+        write_bytes(path, file_named(self, suffix_of(path)), "page or picture")
 
     def close(self) -> None:
         """Close the widget and end its processes."""

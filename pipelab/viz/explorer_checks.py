@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import traitlets
 
+from pipelab.arguments import shown, whole
 from pipelab.costs import microbatch_rows
 from pipelab.errors import InputError
 from pipelab.graph import Graph
@@ -41,9 +42,10 @@ def check_microbatches(graph: Graph, count: int) -> int:
     Raises:
         InputError: There are fewer rows.
     """
+    count = whole(count, "num_microbatches")
     size = max(1, graph.batch_size)
     if not 1 <= count <= size:
-        raise InputError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {count}.")
+        raise InputError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {shown(count)}.")
     return count
 
 

@@ -24,7 +24,7 @@ def one_device(hardware: HardwareLike, graph: Graph) -> Device | None:
     """
     if hardware is None:
         return measurement_of(graph)
-    count = len(hardware) if isinstance(hardware, Sequence) and not isinstance(hardware, str) else 1
+    count = max(len(hardware), 1) if isinstance(hardware, Sequence) and not isinstance(hardware, str) else 1
     first, *others = devices_of(hardware, graph, count)
     if any(other is not first for other in others):
         raise InputError("An explorer shows one kind of device; the plan names several. Name one: hardware=...")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipelab.errors import InputError, SplitError
+from pipelab.arguments import whole
+from pipelab.errors import SplitError
 from pipelab.graph import Graph
 from pipelab.plan import Plan
 from pipelab.policies import uniform
@@ -42,8 +43,7 @@ class Workload:
 
 def opening_plan(graph: Graph, num_stages: int) -> tuple[Plan, str]:
     """The plan an explorer opens with, and the refusal if there can be no so many stages."""
-    if num_stages < 1:
-        raise InputError(f"A pipeline has one stage or more; num_stages is {num_stages}.")
+    num_stages = whole(num_stages, "num_stages")
     try:
         return uniform(graph, num_stages=num_stages), ""
     except SplitError as error:
