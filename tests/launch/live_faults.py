@@ -21,6 +21,8 @@ from pipelab.launch import client
 
 ENDING = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGTERM)
 FOREVER = 10**6
+begun = threading.Event()  # what is to be hit is under way
+begun.set()
 
 
 # --- what a pipeline is doing meanwhile ---------------------------------------------------------------
@@ -29,6 +31,8 @@ FOREVER = 10**6
 def use(lab: Lab, rng: random.Random, what: str) -> Callable[[], None]:
     """One round of something; calls of it follow each other."""
     pipe = lab.pipe
+    if what in ("run", "paced"):
+        begun.clear()
     if what == "call":
         return lab.run
     if what == "load":  # another size of micro-batch each time
@@ -44,7 +48,13 @@ def use(lab: Lab, rng: random.Random, what: str) -> Callable[[], None]:
 
     def run() -> None:
         end_s = time.monotonic() + 20
-        pipe.on_progress = lambda done, total: pipe.interrupt() if time.monotonic() > end_s else None
+
+        def progress(done: int, total: int) -> None:
+            begun.set()
+            if time.monotonic() > end_s:
+                pipe.interrupt()
+
+        pipe.on_progress = progress
         pipe.run(*lab.inputs, num_microbatches=4, repeats=FOREVER, pace=pace)
 
     return run
@@ -58,12 +68,13 @@ def during(
     delay_s = rng.uniform(0, within_s)
 
     def later() -> None:
+        begun.wait(20)
         time.sleep(delay_s)
         now_s = time.perf_counter()
         act()
         acted.append(now_s)
 
-    thread = threading.Thread(target=later)
+    thread = threading.Thread(target=later, daemon=True)
     error: BaseException | None = None
     thread.start()
     try:
@@ -80,6 +91,7 @@ def during(
     except KeyboardInterrupt as caught:  # it came between two calls
         thread.join()
         error, came_s = caught, time.perf_counter()
+    begun.set()
     if error is not None:
         outcome.detected_s = came_s - acted[0]
     outcome.story += f" after {delay_s * 1e3:.0f} ms: {str(error)[:160]!r}" if error else ": nobody noticed"
@@ -306,20 +318,8 @@ def interrupted(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
     what = rng.choice(["run", "paced"])
     before = lab.pipe.pids
     outcome.story = f"interrupt() in {what}"
-    started = threading.Event()
-    work = use(lab, rng, what)
-
-    def act() -> None:
-        started.wait(20)
-        lab.pipe.interrupt()
-
-    def begin() -> None:
-        lab.pipe.on_progress = None
-        started.set()
-        work()
-
     # One that comes before the run begins is forgotten: it is of no run.
-    error = during(outcome, rng, begin, lambda: (started.wait(20), time.sleep(0.02), lab.pipe.interrupt())[-1])
+    error = during(outcome, rng, use(lab, rng, what), lab.pipe.interrupt)
     outcome.check(isinstance(error, Cancelled), f"{error!r}")
     outcome.check(lab.pipe.pids == before, "the ranks were ended")
 
@@ -554,8 +554,8 @@ def killed_while_starting(lab: Lab, rng: random.Random, outcome: Outcome) -> Non
 
 def baseline_hit(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
     """The process that runs the unsplit model: the run has its output all the same."""
-    lab.pipe._baselines_s.clear()
-    lab.run()
+    pipe = lab.start()
+    lab.run(pipe=pipe)
     known = ranks()
     sig = rng.choice(ENDING)
     outcome.story = f"{sig.name} to the unsplit model's rank"
@@ -573,12 +573,14 @@ def baseline_hit(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report = lab.pipe.run(*lab.inputs, num_microbatches=2, repeats=1)
+        report = pipe.run(*lab.inputs, num_microbatches=2, repeats=1)
+    pipe.close()
     done.set()
     thread.join()
     torch.testing.assert_close(report.output, lab.expected)
     said = [str(warning.message) for warning in caught]
     outcome.story += f": {said}"
+    said.append(report.no_baseline or "")
     ok = report.baseline_s is not None or any(
         "was killed by" in text or "as soon as" in text or "busy" in text for text in said
     )
