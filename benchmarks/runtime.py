@@ -18,8 +18,8 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -247,7 +247,7 @@ class Refused(Exception):
 
 
 class Peer:
-    """The two processes of one peer, kept over all cases."""
+    """The two processes of one peer, for one case: a second schedule in the same process group trips over the first."""
 
     def __init__(self, system: str) -> None:
         self.system = system
@@ -275,15 +275,19 @@ class Peer:
 
     def close(self) -> None:
         for pipe in self._pipes:
-            pipe.send(None)
+            with suppress(OSError):
+                pipe.send(None)
         for process in self._processes:
             process.join(10)
             process.kill()
 
     def _ask(self, request: Any) -> list[Any]:
-        for pipe in self._pipes:
-            pipe.send(request)
-        replies = [pipe.recv() if pipe.poll(TIMEOUT_S) else "no answer in a minute" for pipe in self._pipes]
+        try:
+            for pipe in self._pipes:
+                pipe.send(request)
+            replies = [pipe.recv() if pipe.poll(TIMEOUT_S) else "no answer in a minute" for pipe in self._pipes]
+        except (EOFError, OSError) as error:
+            raise Refused("one of its processes died") from error
         for reply in replies:
             if isinstance(reply, str):
                 raise Refused(reply)
@@ -346,7 +350,7 @@ def _nothing() -> None:
 # --- the table ------------------------------------------------------------------------------------------
 
 
-def measure(case: Case, peers: dict[str, Peer], num_rounds: int) -> str:
+def measure(case: Case, names: Sequence[str], num_rounds: int) -> str:
     """A row of the table."""
     refused: dict[str, str] = {}
     with ExitStack() as stack:
@@ -355,7 +359,9 @@ def measure(case: Case, peers: dict[str, Peer], num_rounds: int) -> str:
         turns: dict[str, Callable[[int], list[Taken]]] = {
             name: lambda count, one=one: [one() for _ in range(count)] for name, one in once.items()
         }
-        for name, peer in peers.items():
+        for name in names:
+            peer = Peer(name)
+            stack.callback(peer.close)
             try:
                 peer.load(case)
                 turns[name] = peer.steps
@@ -413,13 +419,9 @@ def main() -> None:
         "| torch's | ours / torch's | call beyond the step, us | steps: torch / ours | accelerate / ours "
         "| 1 process, 1 thread / ours | 1 process, all cores / ours |\n" + "|---" * 15 + "|"
     )
-    with ExitStack() as stack:
-        peers = {name: Peer(name) for name in names}
-        for peer in peers.values():
-            stack.callback(peer.close)
-        for model in [*map(str, args.sizes), *args.models]:
-            for m in args.microbatches:
-                print(measure(Case(model, m), peers, args.rounds), flush=True)
+    for model in [*map(str, args.sizes), *args.models]:
+        for m in args.microbatches:
+            print(measure(Case(model, m), names, args.rounds), flush=True)
     print("\n| recording | without, us per micro-batch | with | share |\n|---|---|---|---|")
     for size in args.sizes:
         without_s, with_s = recording_s(size)
