@@ -26,9 +26,10 @@ OpenLive = Callable[..., LivePage]
 _HOST = re.compile(r'<script type="module">.*?</script>', re.DOTALL)
 
 
-@pytest.fixture(scope="session")
+# For no longer: Playwright keeps an event loop running, and pictures would wait for it as for a kernel's.
+@pytest.fixture(scope="module")
 def pages() -> Iterator[Pages]:
-    """One Chromium for all tests, and its pages."""
+    """One Chromium for the tests of a module, and its pages."""
     with chromium() as browser:
         yield Pages(browser)
 
