@@ -117,7 +117,7 @@ def test_sizes_are_numbers_of_rows(traced: pipelab.Trace, sizes: tuple[object, .
 
 @pytest.mark.parametrize("num_stages", [0, -1, 1.5])
 def test_the_number_of_stages_is_one(traced: pipelab.Trace, num_stages: object) -> None:
-    with pytest.raises(SplitError, match="num_stages must be a whole number, 1 or more"):
+    with pytest.raises(SplitError, match="num_stages must be a whole number"):
         pipelab.measure(traced, device="cpu", num_stages=num_stages)
 
 
