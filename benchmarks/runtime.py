@@ -217,6 +217,10 @@ def _accelerate(rank: int, case: Case) -> Callable[[], tuple[float, float, float
     expected = model(**inputs)
     example = case.build(1)[1]
     m = case.num_microbatches
+    batch_size = len(next(iter(inputs.values())))
+    if batch_size != m and batch_size // m != m:
+        # It adds m - batch // m rows to any batch that has not m, and its stages were made for rows of batch // m.
+        raise ValueError(f"it pads {batch_size} rows in {m} chunks by {m - batch_size // m}, which its stages refuse")
     if case.model.isdigit():
         piped = prepare_pippy(model, [cut], example_args=tuple(example.values()), num_chunks=m)
     else:
@@ -260,8 +264,9 @@ class Peer:
         self._processes = [
             spawn.Process(target=serve, args=(rank, port, theirs)) for rank, (_, theirs) in enumerate(pairs)
         ]
-        for process in self._processes:
+        for process, (_, theirs) in zip(self._processes, pairs, strict=True):
             process.start()
+            theirs.close()  # so that its end shows here
 
     def load(self, case: Case) -> None:
         self._ask((self.system, case))
