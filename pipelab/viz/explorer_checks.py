@@ -42,7 +42,7 @@ def check_microbatches(graph: Graph, count: int) -> int:
     Raises:
         InputError: There are fewer rows.
     """
-    count = whole(count, "num_microbatches")
+    count = whole(count, "num_microbatches", least=0)
     size = max(1, graph.batch_size)
     if not 1 <= count <= size:
         raise InputError(f"A batch of {size} splits into 1 to {size} micro-batches, not into {shown(count)}.")
