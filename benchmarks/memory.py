@@ -172,13 +172,14 @@ def main() -> None:
             own = (batch.nbytes + 2 * report.output.logits.nbytes) / MB
             added = pss_mb() - base - own
             row(f"m = {count}, less {own:.1f} of its batch", added, added + watch.above)
-            beside.append(f"{watch.beside - idle_held:.1f} for m = {count}")
+            if watch.beside:  # on a busy machine it is not measured
+                beside.append(f"{watch.beside - idle_held:.1f} for m = {count}")
             seen = [watch.held[pid] - idle_held for pid in pipe.pids]
             reports.append((count, [peak / MB for peak in report.peak_memory_bytes], seen))
             del report
     peer = peer_mb(MICROBATCHES[0])
     row(f"torchrun, ScheduleGPipe, m = {MICROBATCHES[0]}", peer["steady"], peer["peak"])
-    print(f"\nthe unsplit model meanwhile, in a process of its own, MB beyond an idle rank: {', '.join(beside)}")
+    print(f"\nthe unsplit model in its own process, MB beyond an idle rank: {', '.join(beside) or 'not run'}")
     print("per rank, MB: weights, activations, slots | reported, seen")
     for count, reported, seen in reports:
         pairs = zip(own_mb(plan), reported, seen, strict=True)
