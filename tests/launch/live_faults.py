@@ -92,6 +92,8 @@ def during(
         thread.join()
         error, came_s = caught, time.perf_counter()
     begun.set()
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C may come when all is over
+        time.sleep(1e-3)
     if error is not None:
         outcome.detected_s = came_s - acted[0]
     outcome.story += f" after {delay_s * 1e3:.0f} ms: {str(error)[:160]!r}" if error else ": nobody noticed"
