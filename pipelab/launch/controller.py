@@ -38,6 +38,7 @@ _CLOSE_S = 5.0
 _MOST_REPEATS = 1_000_000  # each leaves a record in memory
 
 
+@forgetful
 def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
     """Start one process per stage of a plan.
 
@@ -86,7 +87,7 @@ class Pipeline:
         self.stall_s = 60.0
         self._traced = traced
         self._device = device
-        self._plan, self._job = self._checked(plan, None, stacklevel=4)
+        self._plan, self._job = self._checked(plan, None, stacklevel=5)
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._stop = threading.Event()

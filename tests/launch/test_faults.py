@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -19,6 +19,7 @@ import pipelab
 from pipelab.errors import Cancelled, LaunchError, PipelabError, StageError
 from pipelab.launch import client
 from pipelab.launch.memory import Segment
+from pipelab.launch.runner import Runner
 
 
 class Lookup(nn.Module):
@@ -182,6 +183,24 @@ def test_killed_server_is_replaced(pipe: pipelab.Pipeline, slow: pipelab.Trace) 
     assert not alive
     assert works(pipe, slow)
     assert client.current_server().pid != before.pid
+
+
+def test_ctrl_c_at_the_end_of_start_leaves_no_ranks(slow: pipelab.Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was heard where start could undo nothing any more, and ranks lived as long as Python remembered the error."""
+    pids: list[int] = []
+    start = Runner.start
+
+    def interrupted(runner: Runner, num_ranks: int, check: Callable[[], None]) -> None:
+        start(runner, num_ranks, check)
+        pids.extend(runner.pids)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Runner, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as remembered:
+        pipelab.start(slow, pipelab.uniform(slow, num_stages=2), device="cpu")
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert len(pids) == 2
+    assert not psutil.wait_procs(left, timeout=10)[1], remembered
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a signal for the parent's death is Linux's own")
