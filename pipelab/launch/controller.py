@@ -35,6 +35,7 @@ from pipelab.tracing import Trace
 from pipelab.units import plural
 
 _CLOSE_S = 5.0
+_CLOSED = "This pipeline is closed. Start a new one with pipelab.start(traced, plan)."
 _MOST_REPEATS = 1_000_000  # each leaves a record in memory
 
 
@@ -276,10 +277,12 @@ class Pipeline:
             )
         with HeldInterrupts() as held:
             if not self._lock.acquire(blocking=False):
+                if self._closed:  # another thread is at it
+                    raise LaunchError(_CLOSED)
                 raise LaunchError("This pipeline is running already. Wait for that run, or stop it with interrupt().")
             try:
                 if self._closed:
-                    raise LaunchError("This pipeline is closed. Start a new one with pipelab.start(traced, plan).")
+                    raise LaunchError(_CLOSED)
                 self._stop.clear()
                 self._running_in = threading.get_ident()
                 yield held
