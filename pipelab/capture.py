@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -107,22 +108,27 @@ def unlike_dense(tensor: Tensor) -> str:
     return ""
 
 
-def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
+def capture(
+    model: nn.Module, call: Call, batch_size: int, opened: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> ExportedProgram:
     """The exported program, with dimension 0 of every batched input left open.
 
     Args:
         model: The user's model; untouched afterwards, also after an error.
         call: The call to trace.
         batch_size: Dimension 0 of the inputs that are batched.
+        opened: Other dimensions that are left open, by the name of a keyword.
 
     Raises:
         TraceError: torch cannot trace the model; says why, in torch's own words.
     """
+    dims_of = {id(call.kwargs[name]): dims for name, dims in opened.items()}
     shapes = ShapesCollection()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
-    def opened(leaf: Any) -> Any:
+    def with_open_rows(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
+        dims = (0, *dims_of.get(id(leaf), ()))
         leaf = leaf.detach()
         batched = leaf.ndim > 0 and leaf.shape[0] == batch_size
         if batched and batch_size < SMALLEST_TRACED_BATCH:
@@ -132,10 +138,10 @@ def capture(model: nn.Module, call: Call, batch_size: int) -> ExportedProgram:
             leaf = leaf.contiguous()
         if not batched:
             return leaf
-        shapes[leaf] = {0: Dim.AUTO}
+        shapes[leaf] = dict.fromkeys(dims, Dim.AUTO)
         return leaf
 
-    args, kwargs = pytree.tree_map(opened, (call.args, dict(call.kwargs)))
+    args, kwargs = pytree.tree_map(with_open_rows, (call.args, dict(call.kwargs)))
     with _untouched(model), torch.no_grad():
         _name_keywords(model, call)
         try:

@@ -215,13 +215,14 @@ class Graph:
                     uses.setdefault(value, []).append(index)
         return {value: tuple(indices) for value, indices in uses.items()}
 
+    def caches_between(self, start: int, stop: int) -> tuple[int, ...]:
+        """The caches that ops `start` to `stop` read."""
+        uses = self.cache_uses.items()
+        return tuple(value for value, indices in uses if bisect_left(indices, start) < bisect_left(indices, stop))
+
     def cache_bytes_between(self, start: int, stop: int, rows: int) -> int:
         """Bytes of the caches that ops `start` to `stop` read."""
-        return sum(
-            self.value_bytes(value, rows)
-            for value, uses in self.cache_uses.items()
-            if bisect_left(uses, start) < bisect_left(uses, stop)
-        )
+        return sum(self.value_bytes(value, rows) for value in self.caches_between(start, stop))
 
     # --- weights of a range of ops ------------------------------------------------------------------
 

@@ -143,8 +143,9 @@ class StageTable:
         index: The stage.
         microbatch_size: Rows of the batch it was made for.
         table: The program.
-        inputs: One spec per input of the table.
+        inputs: One spec per input of the table that travels.
         outputs: One spec per output of the table.
+        kept: One spec per input after those: what the rank keeps from step to step, and ops write to.
     """
 
     index: int
@@ -152,3 +153,4 @@ class StageTable:
     table: Table
     inputs: tuple[ValueSpec, ...]
     outputs: tuple[ValueSpec, ...]
+    kept: tuple[ValueSpec, ...] = ()

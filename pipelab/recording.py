@@ -142,7 +142,7 @@ def tensor_info(name: str, value: Tensor, sizes: Sizes) -> TensorInfo:
 
 
 def record(
-    program: Program, persistent: set[str], model_name: str, batch_size: int, caches: frozenset[str] = frozenset()
+    program: Program, persistent: set[str], model_name: str, sizes: Sizes, caches: frozenset[str] = frozenset()
 ) -> Graph:
     """The Graph of a program, with figures for one batch size.
 
@@ -150,13 +150,12 @@ def record(
         program: The sorted nodes.
         persistent: Names in the model's `state_dict`.
         model_name: Class name of the model.
-        batch_size: Rows of the traced batch.
+        sizes: Those of the traced batch.
         caches: Names of the input nodes that are key-value caches.
 
     Raises:
         TraceError: The model writes to memory that two of its weights share.
     """
-    sizes = Sizes(batch_size)
     memory = Memory()
     for node, key in program.key_of.items():
         if isinstance(key, int) and key >= 0:
@@ -180,7 +179,7 @@ def record(
     blocks, prefix = find_blocks(calls, [bool(op.weights) for op in ops])
     return Graph(
         model=model_name,
-        batch_size=batch_size,
+        batch_size=sizes.num_rows,
         inputs=tuple(tensor_info(node.name, node.meta["val"], sizes) for node in program.inputs),
         ops=ops,
         outputs=outputs,

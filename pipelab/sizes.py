@@ -1,6 +1,7 @@
 """From the symbols of a traced program to the integers of one batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ class Sizes:
 
     Args:
         num_rows: Rows of the (micro-)batch.
+        others: What the symbols stand for that are no rows.
     """
 
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, num_rows: int, others: Mapping[Any, int] = MappingProxyType({})) -> None:
         self.num_rows = num_rows
+        self.others = others
         self._known: dict[Any, Any] = {}
 
     def __call__(self, size: Any) -> Any:
@@ -35,7 +38,7 @@ class Sizes:
         return self._known[expression]
 
     def _number(self, expression: Any, size: Any) -> int | float | bool:
-        value = expression.subs(dict.fromkeys(expression.free_symbols, self.num_rows))
+        value = expression.subs({symbol: self.others.get(symbol, self.num_rows) for symbol in expression.free_symbols})
         if isinstance(size, torch.SymBool):
             return bool(value)
         if isinstance(size, torch.SymFloat):
@@ -62,9 +65,19 @@ def guards_of(size: Any) -> tuple[Any, ...]:
     return tuple(guard for guard in found if not (getattr(guard, "rel_op", "") == "!=" and guard.rhs in (0, 1)))
 
 
-def holds(guard: Any, num_rows: int) -> bool:
-    """Whether a condition holds for this number of rows."""
-    held = guard.subs(dict.fromkeys(guard.free_symbols, num_rows))
+def meanings(shapes: Iterable[tuple[Sequence[Any], Sequence[int]]]) -> dict[Any, int]:
+    """What each symbol stands for.
+
+    Args:
+        shapes: Pairs of the traced shape of an input, and the one it has now.
+    """
+    pairs = ((size, now) for traced, shape in shapes for size, now in zip(traced, shape, strict=True))
+    return {size.node.expr: now for size, now in pairs if isinstance(size, torch.SymInt) and size.node.expr.is_symbol}
+
+
+def holds(guard: Any, num_rows: int, others: Mapping[Any, int] = MappingProxyType({})) -> bool:
+    """Whether a condition holds for this number of rows, and for what the other symbols stand for."""
+    held = guard.subs({symbol: others.get(symbol, num_rows) for symbol in guard.free_symbols})
     return bool(held != False)  # noqa: E712  # sympy's own false is not Python's
 
 

@@ -1,6 +1,7 @@
 """Builds the stages of a plan: the program of each, as a table, with values relayed from stage to stage."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from pipelab.operators import target_name
 from pipelab.plan import Plan
 from pipelab.program import DeviceHere, Ref, Row, StageTable, Table, ValueSpec
 from pipelab.recording import Program, is_op
-from pipelab.sizes import Sizes
+from pipelab.sizes import Sizes, meanings
 from pipelab.tracing import Trace
 
 # What a rank knows without importing anything but torch.
@@ -58,31 +59,58 @@ def whole_table(traced: Trace, microbatch_size: int) -> StageTable:
     return _Builder(traced, Sizes(microbatch_size)).stage(0, 0, len(traced.graph.ops))
 
 
+def step_tables(traced: Trace, cuts: Sequence[int], shapes: Mapping[str, tuple[int, ...]]) -> tuple[StageTable, ...]:
+    """The stages of one step of generation, each with the caches it keeps.
+
+    Args:
+        traced: The step.
+        cuts: Where it is cut, ascending; a stage between equal cuts passes on what it is given.
+        shapes: The shape of each input.
+
+    Raises:
+        LaunchError: An operator is not known to other processes.
+        InputError: The model was traced into a branch that these shapes do not take.
+    """
+    _check_operators(traced.program)
+    names = [info.name for info in traced.graph.inputs]
+    nodes = traced.program.inputs
+    others = meanings((node.meta["val"].shape, shapes[name]) for node, name in zip(nodes, names, strict=True))
+    builder = _Builder(traced, Sizes(shapes[names[0]][0], others))
+    bounds = pairwise((0, *cuts, len(traced.graph.ops)))
+    tables = tuple(builder.stage(index, start, stop, keeps=True) for index, (start, stop) in enumerate(bounds))
+    _check_coverage(traced, tables)
+    return tables
+
+
 class _Builder:
     """Copies nodes into rows, with integers for sizes."""
 
     def __init__(self, traced: Trace, sizes: Sizes) -> None:
-        traced.check_rows(sizes.num_rows)
+        traced.check_rows(sizes.num_rows, sizes.others)
         self.traced = traced
         self.sizes = sizes
         self.graph = traced.graph
         self.nodes: dict[int, fx.Node] = dict(enumerate(traced.program.ops))
         self.nodes.update({-1 - k: node for k, node in enumerate(traced.program.inputs)})
 
-    def stage(self, index: int, start: int, stop: int) -> StageTable:
-        inputs = self._values_at(start)
-        outputs = self._values_at(stop)
+    def stage(self, index: int, start: int, stop: int, *, keeps: bool = False) -> StageTable:
+        """The ops from `start` to `stop`; `keeps`: caches are no inputs that travel."""
+        inputs, outputs = self._values_at(start), self._values_at(stop)
+        kept: tuple[int, ...] = ()
+        if keeps:
+            inputs, outputs = (tuple(v for v in values if v not in self.graph.caches) for values in (inputs, outputs))
+            kept = self.graph.caches_between(start, stop)
         names = [name for op in self.graph.ops[start:stop] for name in op.weights]
         aliases = {name: self.graph.weight_by_name[name].tied_to for name in dict.fromkeys(names)}
-        frees = self._frees(inputs, outputs, start, stop)
+        frees = self._frees((*inputs, *kept), outputs, start, stop)
         table = Table(
-            inputs=tuple(self._name(value) for value in inputs),
+            inputs=tuple(self._name(value) for value in (*inputs, *kept)),
             rows=tuple(self._row(op, frees.get(op, ())) for op in range(start, stop)),
             outputs=tuple(self._name(value) for value in outputs),
             weights=tuple(dict.fromkeys(aliases.values())),
             aliases={name: first for name, first in aliases.items() if name != first},
         )
-        specs = [tuple(self._spec(value) for value in values) for values in (inputs, outputs)]
+        specs = [tuple(self._spec(value) for value in values) for values in (inputs, outputs, kept)]
         return StageTable(index, self.sizes.num_rows, table, *specs)
 
     def _values_at(self, position: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -14,7 +15,7 @@ from pipelab.errors import InputError, LaunchError
 from pipelab.graph import Graph
 from pipelab.progress import announce
 from pipelab.recording import Program, record, sort_nodes
-from pipelab.sizes import for_each_tensor, holds, is_multiple, symbols
+from pipelab.sizes import Sizes, for_each_tensor, holds, is_multiple, meanings, symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,11 @@ class Trace:
 
     def __repr__(self) -> str:
         return self.graph.summary()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model itself."""
+        return self._model
 
     # --- weights ------------------------------------------------------------------------------------
 
@@ -169,8 +175,12 @@ class Trace:
         share, rest = divmod(batch_size, num_microbatches)
         return tuple(share + (index < rest) for index in range(num_microbatches))
 
-    def check_rows(self, num_rows: int) -> None:
+    def check_rows(self, num_rows: int, others: Mapping[Any, int] = MappingProxyType({})) -> None:
         """Check that the model, with this many rows, takes the branches it was traced into.
+
+        Args:
+            num_rows: How many.
+            others: What the symbols stand for that are no rows.
 
         Raises:
             InputError: It does not; names the condition.
@@ -178,7 +188,9 @@ class Trace:
         # A trace cannot tell one row from more: torch leaves its branches for one row out.
         rows = max(num_rows, SMALLEST_TRACED_BATCH)
         for guard in self.program.guards:
-            if not holds(guard, rows):
+            if others and not guard.free_symbols <= others.keys():
+                continue  # it tells that inputs agree, of which only one symbol is left
+            if not holds(guard, rows, others):
                 raise InputError(
                     f"{self.graph.model} was traced where {guard} holds for the number of rows, and takes another "
                     f"branch with {num_rows}. Choose another batch size or num_microbatches, or trace it with that "
@@ -294,12 +306,24 @@ def trace_call(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     caches: frozenset[str] = frozenset(),
+    opened: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Trace:
-    """The trace of a bound call; `caches` names the arguments that are key-value caches."""
-    exported = capture(model, call, batch_size)
+    """The trace of a bound call.
+
+    Args:
+        model: The model.
+        call: The call.
+        batch_size: Rows of its batch.
+        args: Its positional arguments, as they were given.
+        kwargs: Its keyword arguments.
+        caches: Names of the arguments that are key-value caches.
+        opened: Dimensions besides the rows that are left open, by the name of a keyword.
+    """
+    exported = capture(model, call, batch_size, opened)
     program = sort_nodes(exported)
     if not program.ops:
         raise InputError(f"{type(model).__name__} computes nothing from these inputs.")
     persistent = set(exported.state_dict) - set(exported.graph_signature.non_persistent_buffers)
-    graph = record(program, persistent, type(model).__name__, batch_size, caches)
+    others = meanings((node.meta["val"].shape, kwargs[node.name].shape) for node in program.inputs if opened)
+    graph = record(program, persistent, type(model).__name__, Sizes(batch_size, others), caches)
     return Trace(graph, args, dict(kwargs), program, model, exported.call_spec.out_spec)

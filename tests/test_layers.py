@@ -26,8 +26,8 @@ LAYER = {
         "decide",
     ),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "decoding", "flops", "marks", "operators", "pretrained", "program",
-         "progress", "recording", "sizes", "stage_module", "stages", "tracing"),
+        ("aliasing", "blocks", "capture", "decoding", "flops", "growing_cache", "marks", "operators", "pretrained",
+         "program", "progress", "recording", "sizes", "stage_module", "stages", "stand_in", "token_steps", "tracing"),
         "trace",
     ),
     "launch": "launch",

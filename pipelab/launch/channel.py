@@ -16,7 +16,7 @@ from pipelab.launch.forks import drop_in_forked_children
 
 _MARK = b"pipelab\0"
 _HEADER = struct.Struct("<8sqq")  # the mark, bytes of the message, number of descriptors
-_MAX_DESCRIPTORS = 16
+_MAX_DESCRIPTORS = 64
 _MAX_PART = 1 << 20
 _LOOK_AROUND_S = 0.05
 

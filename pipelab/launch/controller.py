@@ -6,13 +6,14 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pipelab.arguments import whole
-from pipelab.errors import Cancelled, LaunchError
+from pipelab.errors import Cancelled, InputError, LaunchError
 from pipelab.events import Timeline
 from pipelab.hardware import measurement_of
 from pipelab.launch.baselines import Baseline, Baselines
@@ -26,6 +27,8 @@ from pipelab.launch.job import Job
 from pipelab.launch.measuring import measure_steps
 from pipelab.launch.memory import Weights
 from pipelab.launch.pacing import check_pace, paces_of
+from pipelab.launch.ring_job import RingJob
+from pipelab.launch.ring_wiring import RingWiring
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan, check_plan
 from pipelab.progress import announce
@@ -33,6 +36,9 @@ from pipelab.report import Report
 from pipelab.simulator import predict
 from pipelab.tracing import Trace
 from pipelab.units import plural
+
+if TYPE_CHECKING:
+    from pipelab.token_steps import TokenSteps
 
 _CLOSE_S = 5.0
 _CLOSED = "This pipeline is closed. Start a new one with pipelab.start(traced, plan)."
@@ -94,6 +100,7 @@ class Pipeline:
         self._stop = threading.Event()
         self._closed = False
         self._running_in: int | None = None
+        self._steps: TokenSteps | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(traced.weights())
@@ -205,6 +212,46 @@ class Pipeline:
                 other_load=measured.load,
                 no_baseline=baseline.reason,
             )
+
+    @forgetful
+    def generate(self, input_ids: Tensor, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
+        """Generate tokens as transformers' `generate` does, with the ranks' computing.
+
+        Loop, logits processors and stopping criteria are transformers' own, and so are the tokens: the same ones,
+        also of a sampling with the same seed. Each rank keeps the key-value caches of its own layers. The rows of the
+        batch go through the ranks in groups, so that all stages have work.
+
+        Args:
+            input_ids: The prompts, (rows, tokens), padded on the left; of an encoder-decoder model, the encoder's
+                input.
+            num_microbatches: Into how many groups the rows are split; None for one per stage.
+            **kwargs: As transformers' `generate` takes them: `attention_mask`, `max_new_tokens`, `do_sample`,
+                `temperature`, `num_beams`, `streamer`, ...
+
+        Returns:
+            What transformers' `generate` returns.
+
+        Raises:
+            InputError: The model does not generate, or an argument is of no use here.
+            SplitError: The plan is cut where a step of generation cannot be.
+            StageError: A rank failed; the next run works.
+            Cancelled: `interrupt` was called.
+        """
+        model: Any = self._traced.model
+        if not callable(getattr(model, "can_generate", None)) or not model.can_generate():
+            raise InputError(
+                f"{type(model).__name__} does not generate: only a model of transformers with a head for the next "
+                "token does, such as LlamaForCausalLM or T5ForConditionalGeneration. Trace that model itself."
+            )
+        from pipelab.launch.generate_call import generate  # needs transformers
+        from pipelab.token_steps import TokenSteps
+
+        with self._busy() as held:
+            self._steps = self._steps or TokenSteps(model)
+            ranks = _Ring(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
+            arguments = {"input_ids": input_ids, **kwargs}
+            on_token = self.on_progress or _nobody
+            return generate(model, self._steps, self._plan, ranks, arguments, num_microbatches, on_token)
 
     @forgetful
     def replan(self, plan: Plan) -> None:
@@ -336,6 +383,24 @@ class Pipeline:
         """The model's own output, on the device the inputs came from."""
         outputs = self._runner.outputs()
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
+
+
+@dataclass(frozen=True)
+class _Ring:
+    """The ranks as a generation sees them."""
+
+    runner: Runner
+    devices: Devices
+    patience: Patience
+    check: Callable[[], None]
+
+    def load(self, job: RingJob) -> RingWiring:
+        """Have the ranks hold it."""
+        return self.runner.load_ring(job, self.devices, self.patience, self.check)
+
+    def flow(self, wiring: RingWiring, awaited: Callable[[], bool]) -> None:
+        """Have them run what is sent, until its end; `awaited`: whether anybody waits for them."""
+        self.runner.flow(wiring, replace(self.patience, awaited=awaited))
 
 
 def _let_go(runner: Runner, weights: Weights) -> None:

@@ -64,10 +64,10 @@ class Counters:
         """Processor seconds a rank has used, as it last said."""
         return self._words[self._at(rank, _CPU_NS)] * 1e-9
 
-    def enter(self, rank: int) -> None:
-        """The rank begins the first op of its stage."""
+    def enter(self, rank: int, first: int = 0) -> None:
+        """The rank begins the first op of its stage, or of the program whose first op has this number."""
         self.leave(rank)
-        self._words[self._at(rank, _PROGRESS)] += 1
+        self._words[self._at(rank, _PROGRESS)] += 1 + first
 
     def leave(self, rank: int) -> None:
         """The rank has run its stage, or goes on with something that is no op."""
@@ -85,12 +85,17 @@ class Counters:
         """The rank says how much processor time it has used."""
         self._words[self._at(rank, _CPU_NS)] = time.process_time_ns()
 
-    def on_op(self, rank: int) -> Callable[[int], None]:
-        """What the rank calls after every op: tells of it, and raises `Stopped` once the flag is up."""
-        words, at = self._words, self._at(rank, _PROGRESS)
+    def on_op(self, rank: int, first: int = 0) -> Callable[[int], None]:
+        """What the rank calls after every op: tells of it, and raises `Stopped` once the flag is up.
+
+        Args:
+            rank: Which one it is.
+            first: The number of its program's first op, if it holds several.
+        """
+        words, at, following = self._words, self._at(rank, _PROGRESS), first + 2
 
         def count(index: int) -> None:
-            words[at] = self._turn + index + 2
+            words[at] = self._turn + index + following
             if words[_STOP]:
                 raise Stopped
 

@@ -7,13 +7,14 @@ from typing import Any, TypeVar, cast
 from pipelab.errors import PipelabError, StageError
 from pipelab.launch.group import RankDied, RankRaised, RankStalled
 from pipelab.launch.job import Job
+from pipelab.launch.ring_job import RingJob
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _ALL_ENDED = "All ranks were ended; the next run starts new ones."
 
 
-def explain(job: Job, failure: RankDied | RankRaised | RankStalled, stall_s: float) -> StageError:
+def explain(job: Job | RingJob, failure: RankDied | RankRaised | RankStalled, stall_s: float) -> StageError:
     """The error that names the rank, its stage and the op."""
     rank = failure.rank
     if isinstance(failure, RankRaised):
@@ -40,7 +41,7 @@ def _subject(rank: int) -> str:
     return f"Stage {rank} (rank {rank})"
 
 
-def _where(job: Job, rank: int, op: int | None) -> str:
+def _where(job: Job | RingJob, rank: int, op: int | None) -> str:
     row = job.row(rank, op)
     if row is None:
         return ""

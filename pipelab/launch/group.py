@@ -33,11 +33,13 @@ class Patience:
         cancelled: Whether the user wants the step stopped; asked again and again.
         stall_s: Seconds without progress of any rank after which the step counts as hung.
         hurried: Whether the user wants it stopped at once, whatever becomes of the ranks.
+        awaited: Whether anybody waits for something of the ranks; where nobody does, nothing need move.
     """
 
     cancelled: Callable[[], bool]
     stall_s: float
     hurried: Callable[[], bool] = lambda: False
+    awaited: Callable[[], bool] = lambda: True
 
 
 class RankDied(Exception):
@@ -272,6 +274,8 @@ class _Wait:
             self._end_s = self._now_s + grace_s
         if self._end_s is not None and self._now_s > self._end_s:
             raise _Enough
+        if not self._patience.awaited():
+            self._stall = Stall(self._counters, self._num_ranks, self._now_s)
         if self._stall.duration_s(self._now_s) > self._patience.stall_s:
             raise _Nothing
 

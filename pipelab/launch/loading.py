@@ -1,4 +1,4 @@
-"""Turns a `Load` and its descriptors into a stage that runs: the rank's half of the wiring."""
+"""Turns a `Load` or `RingLoad` and its descriptors into a stage that runs: the rank's half of the wiring."""
 
 import gc
 import os
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pipelab.launch.counters import Counters
 from pipelab.launch.ends import Ends, mapped
+from pipelab.launch.flow import RingEnds, RingStage
 from pipelab.launch.loop import Stage
 from pipelab.launch.memory import Segment
-from pipelab.launch.messages import Join, Load
+from pipelab.launch.messages import Join, Load, RingLoad
 from pipelab.stage_module import StageModule
 
 
@@ -33,31 +34,47 @@ class Loader:
         self._weights = {placed.spec.name: placed.spec.unpack(segment.storage(placed)) for placed in join.weights}
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
-        self._ends: Ends | None = None
+        self._ends: Ends | RingEnds | None = None
         self.counters: Counters | None = None
 
-    def load(self, load: Load, descriptors: Sequence[int]) -> Stage:
+    def load(self, load: Load | RingLoad, descriptors: Sequence[int]) -> Stage | RingStage:
         """The stage; the one before is let go."""
         rest = list(descriptors)
         try:
-            return self._stage(load, rest)
+            counters = self._begin(load, rest)
+            return self._stage(load, rest, counters) if isinstance(load, Load) else self._ring(load, rest, counters)
         finally:
             for descriptor in rest:  # if it failed half way
                 os.close(descriptor)
 
-    def _stage(self, load: Load, rest: list[int]) -> Stage:
+    def _begin(self, load: Load | RingLoad, rest: list[int]) -> Counters:
         torch.set_num_threads(load.num_threads)
         if self._ends is not None:
             self._ends.close()
             self._ends = None
             gc.collect()  # a stage refers to itself, and would keep its memory and descriptors for a while
-        self.counters = counters = Counters(mapped(rest, load.counters_bytes))
+        self.counters = Counters(mapped(rest, load.counters_bytes))
+        return self.counters
+
+    def _stage(self, load: Load, rest: list[int], counters: Counters) -> Stage:
         self._move([name for stage in load.tables.values() for name in stage.table.weights], torch.device(load.device))
         self._ends = ends = Ends(load, counters, rest, self._device)
         modules = {size: StageModule(stage.table, self._here, self._device) for size, stage in load.tables.items()}
         for module in modules.values():
             module.on_op = counters.on_op(load.rank)
         return Stage(load.rank, load.sizes, load.tables, modules, self._device, ends.source, ends.sink, counters)
+
+    def _ring(self, load: RingLoad, rest: list[int], counters: Counters) -> RingStage:
+        self._ends = ends = RingEnds(load, rest)
+        names = dict.fromkeys(name for stage in load.programs for name in stage.table.weights)
+        self._move([name for name in names if name not in load.constants], torch.device(load.device))
+        here = {**self._here, **{name: tensor.to(self._device) for name, tensor in load.constants.items()}}
+        modules = [StageModule(stage.table, here, self._device) for stage in load.programs]
+        first_op = 0
+        for module in modules:  # counted one after another
+            module.on_op = counters.on_op(load.rank, first_op)
+            first_op += len(module.table.rows)
+        return RingStage(load.rank, load.programs, modules, load.groups, self._device, ends, counters)
 
     def _move(self, names: Sequence[str], device: torch.device) -> None:
         """Have exactly these weights on the device; those that are there stay, the others go."""

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from pipelab.events import Kind
 from pipelab.launch.devices import LinkKind
 from pipelab.launch.memory import Placed
-from pipelab.program import StageTable
+from pipelab.program import StageTable, ValueSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,41 @@ class Load:
     counters_bytes: int
     source: BatchEnd | LinkEnd
     sink: BatchEnd | LinkEnd
+
+
+@dataclass(frozen=True, slots=True)
+class RingLoad:
+    """Hold these programs from now on, for groups of rows that come and go through a ring of processes.
+
+    Descriptors: of the counters, of the slots before it, of those behind it; the socket it reads tokens from; the one
+    it writes tokens to, of the last rank one for each group.
+
+    Attributes:
+        rank: Which rank this is.
+        programs: The stage for each kind of step and number of rows.
+        groups: Per group, what is kept of it from step to step.
+        constants: Tensors that the programs read and that are no weights of the model.
+        device: Where it computes.
+        num_threads: Threads it computes with on the CPU.
+        counters_bytes: Bytes of the counters' segment.
+        source_bytes: Bytes of the slots before it.
+        sink_bytes: Bytes of the slots behind it.
+    """
+
+    rank: int
+    programs: tuple[StageTable, ...]
+    groups: tuple[tuple[ValueSpec, ...], ...]
+    constants: Mapping[str, Tensor]
+    device: str
+    num_threads: int
+    counters_bytes: int
+    source_bytes: int
+    sink_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Run the steps that tokens name, until a token says that it is the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pipelab.launch import gpu_memory, peak_memory
 from pipelab.launch.channel import Channel, Gone
 from pipelab.launch.counters import Stopped
+from pipelab.launch.flow import RingStage, run_flow
 from pipelab.launch.loading import Loader
 from pipelab.launch.loop import Stage, run_step
-from pipelab.launch.messages import Done, Failed, GivenUp, Join, Load, Loaded, Reply, Step
+from pipelab.launch.messages import Done, Failed, Flow, GivenUp, Join, Load, Loaded, Reply, RingLoad, Step
 
 _PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.5
@@ -37,7 +38,7 @@ class Rank:
         self._channel = Channel(socket.socket(fileno=control))
         self._idle_bytes = peak_memory.held_bytes()
         self._loader: Loader | None = None
-        self._stage: Stage | None = None
+        self._stage: Stage | RingStage | None = None
         self._is_lost = False
         self._number = 0
         threading.Thread(target=self._watch, args=(sentinel,), daemon=True).start()
@@ -64,9 +65,15 @@ class Rank:
                 self._loader.counters.publish_cpu(self._number)
         os._exit(1)
 
-    def _answer(self, message: Load | Step, descriptors: Sequence[int]) -> Reply:
+    def _answer(self, message: Load | Step | RingLoad | Flow, descriptors: Sequence[int]) -> Reply:
         try:
-            return self._load(message, descriptors) if isinstance(message, Load) else self._step(message)
+            match message:
+                case Load() | RingLoad():
+                    return self._load(message, descriptors)
+                case Step():
+                    return self._step(message)
+                case Flow():
+                    return self._flow()
         except Stopped:
             return GivenUp()
         except Exception as error:
@@ -78,15 +85,21 @@ class Rank:
             if self._stage is not None:
                 self._stage.counters.leave(self._stage.rank)
 
-    def _load(self, load: Load, descriptors: Sequence[int]) -> Reply:
+    def _load(self, load: Load | RingLoad, descriptors: Sequence[int]) -> Reply:
         assert self._loader is not None, "the weights come first"
         self._stage, self._number = None, load.rank
         peak_memory.give_back()
         self._stage = self._loader.load(load, descriptors)
         return Loaded()
 
+    def _flow(self) -> Reply:
+        assert isinstance(self._stage, RingStage), "the ring comes first"
+        peak_memory.reset_peak(self._stage.device)
+        run_flow(self._stage)
+        return Done((), peak_memory.peak_bytes(self._stage.device, self._idle_bytes))
+
     def _step(self, step: Step) -> Reply:
-        assert self._stage is not None, "the stage comes first"
+        assert isinstance(self._stage, Stage), "the stage comes first"
         peak_memory.reset_peak(self._stage.device)
         events, op_s = run_step(self._stage, step)
         return Done(events, peak_memory.peak_bytes(self._stage.device, self._idle_bytes), op_s)

@@ -1,7 +1,7 @@
 """Runs jobs on a group of ranks: starts them, loads them, steps them, and starts them again after a death."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,12 +9,15 @@ from torch import Tensor
 from pipelab.errors import LaunchError, StageError
 from pipelab.events import Event, Timeline, ordered
 from pipelab.launch.client import current_server
+from pipelab.launch.counters import Counters
 from pipelab.launch.devices import PROCESS_GROUPS, Devices
 from pipelab.launch.failures import explain
 from pipelab.launch.group import Group, Patience, RankDied, RankRaised, RankStalled, Request
 from pipelab.launch.job import Job, fill, read
 from pipelab.launch.memory import Weights
-from pipelab.launch.messages import Done, RankEvent, Reply, Step
+from pipelab.launch.messages import Done, Flow, RankEvent, Reply, Step
+from pipelab.launch.ring_job import RingJob
+from pipelab.launch.ring_wiring import RingWiring
 from pipelab.launch.wiring import Wiring
 
 Paces = Sequence[tuple[float, ...]]  # per rank, seconds for each micro-batch
@@ -92,14 +95,45 @@ class Runner:
             self._wiring.close()
         self._wiring = wiring
         with _system_errors(), wiring.loads(job, devices) as requests:
-            try:
-                self._ask(job, requests, patience)
-            except StageError as error:
-                if not error.remote_traceback:  # it died, as it may at any time
-                    raise
-                raise LaunchError(f"The stages could not be loaded. {error}") from error
+            self._hold(job, requests, wiring.counters, patience)
         self._job = job
         self._has_groups = not PROCESS_GROUPS.isdisjoint(devices.links)
+
+    def load_ring(self, job: RingJob, devices: Devices, patience: Patience, check: Callable[[], None]) -> "RingWiring":
+        """Have the ranks hold this job in a ring; returns what the caller sends groups through, and closes.
+
+        Raises:
+            LaunchError: They cannot.
+            StageError: One died before it could.
+        """
+        self.start(job.num_ranks, check)
+        self._job = None
+        with _system_errors(), ExitStack() as undo:
+            wiring = RingWiring.lay(job)
+            undo.callback(wiring.close)
+            with wiring.loads(devices) as requests:
+                self._hold(job, requests, wiring.counters, patience)
+            undo.pop_all()
+        return wiring
+
+    def flow(self, wiring: RingWiring, patience: Patience) -> None:
+        """Have the ranks run what is sent through the ring, until its end.
+
+        Raises:
+            Cancelled: It was stopped.
+            StageError: A rank failed.
+        """
+        wiring.counters.resume()
+        requests = [(Flow(), ())] * wiring.job.num_ranks
+        self._ask(wiring.job, requests, wiring.counters, patience)
+
+    def _hold(self, job: Job | RingJob, requests: Sequence[Request], counters: Counters, patience: Patience) -> None:
+        try:
+            self._ask(job, requests, counters, patience)
+        except StageError as error:
+            if not error.remote_traceback:  # it died, as it may at any time
+                raise
+            raise LaunchError(f"The stages could not be loaded. {error}") from error
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
         """Put a batch before the first stage."""
@@ -124,7 +158,7 @@ class Runner:
         steps = [Step(self._num_steps, times_ops, paces_s[rank] if paces_s else None) for rank in range(job.num_ranks)]
         if self._has_groups:
             self._job = None  # until the step has gone well: given up, it leaves messages behind
-        replies = self._ask(job, [(step, ()) for step in steps], patience)
+        replies = self._ask(job, [(step, ()) for step in steps], wiring.counters, patience)
         self._job = job
         done = [reply for reply in replies if isinstance(reply, Done)]
         source = "paced" if paces_s else "measured"
@@ -162,11 +196,12 @@ class Runner:
         assert self._wiring is not None, "load comes first"
         return self._job, self._wiring
 
-    def _ask(self, job: Job, requests: Sequence[Request], patience: Patience) -> list[Reply]:
+    def _ask(
+        self, job: Job | RingJob, requests: Sequence[Request], counters: Counters, patience: Patience
+    ) -> list[Reply]:
         assert self._group is not None, "start comes first"
-        assert self._wiring is not None, "the wiring comes first"
         try:
-            return self._group.ask(requests, self._wiring.counters, patience)
+            return self._group.ask(requests, counters, patience)
         except (RankDied, RankRaised, RankStalled) as failure:
             raise explain(job, failure, patience.stall_s) from None
 

@@ -1,0 +1,133 @@
+"""What `Pipeline.generate` does with the arguments of transformers' `generate`: checks them, and groups the rows."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pipelab.errors import InputError
+from pipelab.launch.generation import Generation, Loop, Ranks
+from pipelab.launch.ring_job import rows_of_groups
+from pipelab.plan import Plan
+from pipelab.stand_in import twin
+from pipelab.token_steps import TokenSteps
+
+# What cannot be had from processes that give nothing but logits, or what would make a second loop of its own.
+_REFUSED = (
+    "assistant_model", "custom_generate", "encoder_outputs", "inputs_embeds", "output_attentions",
+    "output_hidden_states", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens", "synced_gpus",
+)  # fmt: skip
+
+OnToken = Callable[[int, int], None]
+
+
+def generate(
+    model: Any,
+    steps: TokenSteps,
+    plan: Plan,
+    ranks: Ranks,
+    arguments: Mapping[str, Any],
+    num_microbatches: int | None,
+    on_token: OnToken,
+) -> Any:
+    """The result of transformers' `generate` for these arguments.
+
+    Args:
+        model: The user's.
+        steps: Its steps.
+        plan: Where it is cut.
+        ranks: What computes.
+        arguments: As `generate` takes them; the token ids as `input_ids`.
+        num_microbatches: Groups of rows that are under way at once; None for one per stage, if there are as many rows.
+        on_token: Called with the tokens made per row and the most there can be.
+    """
+    arguments = dict(arguments)
+    ids = _checked(arguments)
+    if steps.no_cache_reason and _setting(model, arguments, "use_cache") is not False:
+        warnings.warn(
+            f"{steps.no_cache_reason}, which processes cannot keep: every token is computed from all before it.",
+            stacklevel=4,
+        )
+        arguments["use_cache"] = False
+    num_groups = _num_groups(ids.shape[0], num_microbatches, plan.num_stages)
+    rows = rows_of_groups(ids.shape[0], num_groups)
+    generation = Generation(steps, plan, ranks, rows)
+    groups = dict(enumerate(rows))
+    if not _are_independent(model, arguments):
+        loop = Loop(generation, groups, on_token)
+        (result,) = generation.run([partial(twin(model, loop, ids.device).generate, **arguments)])
+        if not isinstance(result, Tensor) and "past_key_values" in result:
+            result.past_key_values = None  # they were the ranks'
+        return result
+    loops = [Loop(generation, {group: count}, on_token) for group, count in groups.items()]
+    parts = _parts(arguments, rows)
+    results = generation.run(
+        [partial(twin(model, loop, ids.device).generate, **part) for loop, part in zip(loops, parts, strict=True)]
+    )
+    longest = max(result.shape[1] for result in results)
+    return torch.cat(
+        [
+            pad(result, (0, longest - result.shape[1]), value=loop.pad_token) if result.shape[1] < longest else result
+            for result, loop in zip(results, loops, strict=True)
+        ]
+    )
+
+
+def _checked(arguments: Mapping[str, Any]) -> Tensor:
+    """The token ids.
+
+    Raises:
+        InputError: There are none, or an argument is of no use here.
+    """
+    refused = [name for name in _REFUSED if arguments.get(name)]
+    if refused:
+        raise InputError(f"generate in a pipeline does not take {', '.join(refused)}. Leave it out.")
+    ids = arguments.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point() or 0 in ids.shape:
+        found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
+        raise InputError(
+            f"generate takes token ids, a tensor of integers of shape (rows, tokens); it was given {found}. "
+            "A tokenizer makes them: tokenizer(texts, return_tensors='pt', padding=True, padding_side='left')."
+        )
+    return ids
+
+
+def _num_groups(num_rows: int, asked: int | None, num_stages: int) -> int:
+    if asked is None:
+        return min(num_rows, num_stages)
+    if not 1 <= asked <= num_rows:
+        raise InputError(f"num_microbatches must be between 1 and the batch of {num_rows}; it is {asked}.")
+    return asked
+
+
+def _setting(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
+    """A setting of this generation: the argument's, else the config's."""
+    for source in (arguments, vars(arguments.get("generation_config") or object), vars(model.generation_config)):
+        if source.get(name) is not None:
+            return source[name]
+    return None
+
+
+def _are_independent(model: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether each group can have a loop of its own: nothing random, and nothing of the user's to call in between."""
+    plain = all(
+        isinstance(value, bool | int | float | str | list | tuple | None)
+        for name, value in arguments.items()
+        if name not in ("input_ids", "attention_mask", "generation_config")
+    )
+    together = ("do_sample", "return_dict_in_generate", "penalty_alpha", "max_time")
+    return (
+        plain
+        and not any(_setting(model, arguments, name) for name in together)
+        and (_setting(model, arguments, "num_beams") or 1) == 1
+    )
+
+
+def _parts(arguments: Mapping[str, Any], rows: Sequence[int]) -> list[dict[str, Any]]:
+    """The arguments of each group."""
+    split = {name: torch.split(value, list(rows)) for name, value in arguments.items() if isinstance(value, Tensor)}
+    return [{**arguments, **{name: pieces[index] for name, pieces in split.items()}} for index in range(len(rows))]

@@ -1,0 +1,121 @@
+"""How groups of rows go round: from the kernel through all ranks and back, again for each token.
+
+Between two neighbours each group has one slot in shared memory. A group is in one place at a time, so whoever holds
+its token may write to its slot behind it: nobody waits for room, and while one group is in the last stage others fill
+the rest.
+
+    kernel ──▸ rank 0 ──▸ rank 1 ──▸ kernel
+             A          B          C            one token under way per group
+"""
+
+import socket
+import struct
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from pipelab.launch.counters import Counters, Stopped
+from pipelab.launch.memory import Placed, place
+from pipelab.program import ValueSpec
+
+_TOKEN = struct.Struct("<qq")  # program, group
+_END = -1
+_LOOK_AROUND_S = 0.02
+
+Specs = tuple[ValueSpec, ...]
+
+
+class GroupSlots:
+    """One buffer per group, for the values of whichever program it is in.
+
+    Args:
+        memory: At least `num_bytes(specs, num_groups)` bytes.
+        specs: The values, per program.
+    """
+
+    def __init__(self, memory: Tensor, specs: Sequence[Specs]) -> None:
+        self._memory = memory
+        self._placed = [place(of_program)[0] for of_program in specs]
+        self._slot_bytes = self._bytes_of_slot(specs)
+
+    @classmethod
+    def num_bytes(cls, specs: Sequence[Specs], num_groups: int) -> int:
+        """Bytes of all slots."""
+        return cls._bytes_of_slot(specs) * num_groups
+
+    def pack(self, program: int, group: int, values: Sequence[Tensor]) -> None:
+        """Copy values into the group's slot."""
+        for placed, value in zip(self._placed[program], values, strict=True):
+            placed.spec.pack(value, self._storage(placed, group))
+
+    def unpack(self, program: int, group: int) -> tuple[Tensor, ...]:
+        """The values in the group's slot."""
+        return tuple(placed.spec.unpack(self._storage(placed, group)) for placed in self._placed[program])
+
+    def _storage(self, placed: Placed, group: int) -> Tensor:
+        start = self._slot_bytes * group + placed.offset
+        return self._memory[start : start + placed.spec.num_bytes]
+
+    @staticmethod
+    def _bytes_of_slot(specs: Sequence[Specs]) -> int:
+        return max(place(of_program)[1] for of_program in specs)
+
+
+def send_token(end: socket.socket, program: int, group: int) -> None:
+    """Hand a group on.
+
+    Raises:
+        Stopped: The neighbour is gone.
+    """
+    try:
+        end.sendall(_TOKEN.pack(program, group))
+    except OSError as error:
+        raise Stopped from error
+
+
+def send_end(end: socket.socket) -> None:
+    """Say that no more will come.
+
+    Raises:
+        Stopped: The neighbour is gone.
+    """
+    send_token(end, _END, _END)
+
+
+def next_token(end: socket.socket, counters: Counters) -> tuple[int, int] | None:
+    """The program and group that come next; None at the end.
+
+    Raises:
+        Stopped: The flow is to be given up, or the neighbour is gone.
+    """
+    end.settimeout(_LOOK_AROUND_S)
+    while True:
+        try:
+            program, group = _TOKEN.unpack(_exactly(end))
+        except TimeoutError:
+            if counters.stopped:
+                raise Stopped from None
+            continue
+        return None if program == _END else (program, group)
+
+
+def wait_token(end: socket.socket) -> None:
+    """Wait for the one group whose socket this is.
+
+    Raises:
+        Stopped: The last rank is gone, or nobody waits any more.
+    """
+    _exactly(end)
+
+
+def _exactly(end: socket.socket) -> bytes:
+    """One token, which a neighbour writes in one piece."""
+    try:
+        data = end.recv(_TOKEN.size)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise Stopped from error
+    if len(data) < _TOKEN.size:
+        raise Stopped
+    return data

@@ -1,0 +1,94 @@
+"""`generate`: transformers' tokens, one for one, whatever the family, the split and the way of choosing them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import generators
+import pytest
+import torch
+from torch import Tensor
+
+import pipelab
+from pipelab.errors import SplitError
+
+pytest.importorskip("transformers")
+
+NEW = 12
+FAMILIES = [family for family in generators.FAMILIES if family != "falcon"]
+BEAMS = ("gpt2", "llama", "bart")
+
+
+@dataclass(frozen=True)
+class Case:
+    family: str
+    model: Any
+    traced: pipelab.Trace
+    pipe: pipelab.Pipeline
+
+    def both(self, **settings: Any) -> tuple[Tensor, Tensor]:
+        """What the ranks and what transformers itself generates, from the same seed."""
+        results = []
+        for generate in (self.pipe.generate, self.model.generate):
+            torch.manual_seed(7)
+            results.append(generate(**{**generators.prompts(self.model), "max_new_tokens": NEW, **settings}))
+            settings.pop("num_microbatches", None)
+        return results[0], results[1]
+
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        """Ways to choose tokens."""
+        finished = int(self.model.generate(**generators.prompts(self.model), max_new_tokens=NEW)[1, -5])
+        ways = {
+            "greedy": {},
+            "greedy, until a token that one row comes to early": {"eos_token_id": finished},
+            "sampled": {"do_sample": True, "temperature": 1.3, "top_k": 30, "top_p": 0.95},
+            "without a cache": {"use_cache": False},
+            "sampled without a cache": {"use_cache": False, "do_sample": True},
+        }
+        if self.family in BEAMS:
+            ways["beams"] = {"num_beams": 3}
+            ways["beams in one group"] = {"num_beams": 2, "num_return_sequences": 2, "num_microbatches": 1}
+        return ways
+
+
+def between_blocks(traced: pipelab.Trace, num_stages: int) -> pipelab.Plan:
+    """As many stages as asked for, of about as many blocks each; embedding and head are blocks as well."""
+    positions = [point.position for point in traced.graph.cut_points if point.level == "block"]
+    return pipelab.split_at(traced, [positions[k * len(positions) // num_stages] for k in range(1, num_stages)])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    model = generators.build(request.param)
+    traced = pipelab.trace(model, **generators.traced_call(model))
+    with pipelab.start(traced, between_blocks(traced, 2), device="cpu") as pipe:
+        yield Case(request.param, model, traced, pipe)
+
+
+@pytest.mark.filterwarnings("ignore:.*computed from all before it")
+@pytest.mark.parametrize("num_stages", [2, 3])
+def test_tokens_are_transformers_own(case: Case, num_stages: int) -> None:
+    case.pipe.replan(between_blocks(case.traced, num_stages))
+    for way, settings in case.ways.items():
+        ours, expected = case.both(**settings)
+        assert torch.equal(ours, expected), way
+
+
+@pytest.mark.filterwarnings("ignore:.*computed from all before it")
+def test_op_level_cuts_that_a_step_has_are_used_and_others_refused(case: Case) -> None:
+    """Two cuts inside a layer: of the attention before its keys are cached, and of the feed-forward net behind it."""
+    graph = case.traced.graph
+    used = 0
+    for share in (0.4, 0.55, 0.7):
+        position = min(graph.legal, key=lambda legal: abs(legal - share * len(graph.ops)))
+        case.pipe.replan(pipelab.split_at(case.traced, [position]))
+        try:
+            ours, expected = case.both()
+        except SplitError as error:
+            assert "A step of generation cannot be cut where this plan is" in str(error)
+            assert "nearest legal" in str(error) or "A legal cut near it is" in str(error)
+        else:
+            used += 1
+            assert torch.equal(ours, expected), graph.label_at(position)
+    assert used

@@ -1,0 +1,187 @@
+"""What goes wrong while tokens are made: it is named, nothing hangs, nothing is left, and the next call works."""
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import generators
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pipelab
+from pipelab.errors import Cancelled, InputError, SplitError, StageError
+
+transformers = pytest.importorskip("transformers")
+
+MANY = 50
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return generators.build("llama")
+
+
+@pytest.fixture(scope="module")
+def traced(model: Any) -> pipelab.Trace:
+    return pipelab.trace(model, **generators.traced_call(model))
+
+
+def three_stages(traced: pipelab.Trace) -> pipelab.Plan:
+    return pipelab.split_at(traced, ["model.layers.0", "model.layers.1"])
+
+
+@pytest.fixture(scope="module")
+def pipe(traced: pipelab.Trace) -> Iterator[pipelab.Pipeline]:
+    with pipelab.start(traced, three_stages(traced), device="cpu") as pipe:
+        yield pipe
+
+
+class Act(transformers.generation.streamers.BaseStreamer):
+    """Does something in the middle of a generation."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act, self.calls = act, 0
+
+    def put(self, value: Tensor) -> None:
+        self.calls += 1
+        if self.calls == 4:
+            self.act()
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+def works(pipe: pipelab.Pipeline, model: Any) -> bool:
+    call = {**generators.prompts(model), "max_new_tokens": 4}
+    return torch.equal(pipe.generate(**call), model.generate(**call)) and len(pipe.pids) == 3
+
+
+def one_prompt(model: Any) -> dict[str, Any]:
+    return {"input_ids": generators.prompts(model)["input_ids"][1:2], "max_new_tokens": MANY}
+
+
+def test_killed_rank_is_named_and_the_next_call_works(pipe: pipelab.Pipeline, model: Any) -> None:
+    for rank in range(3):
+        pids = pipe.pids
+        kill = Act(lambda pids=pids, rank=rank: os.kill(pids[rank], signal.SIGKILL))
+        with pytest.raises(StageError, match=rf"(?s){rank}.*was killed by SIGKILL") as e:
+            pipe.generate(**one_prompt(model), streamer=kill)
+        assert e.value.rank == rank
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert works(pipe, model)
+
+
+def test_rank_killed_while_groups_have_loops_of_their_own(pipe: pipelab.Pipeline, model: Any) -> None:
+    pids = pipe.pids
+    killer = threading.Thread(target=os.kill, args=(pids[1], signal.SIGKILL))
+    pipe.on_progress = lambda done, _: killer.start() if done == 3 and not killer.ident else None
+    try:
+        with pytest.raises(StageError, match="was killed by SIGKILL"):
+            pipe.generate(**{**generators.prompts(model), "max_new_tokens": MANY})
+    finally:
+        pipe.on_progress = None
+    assert works(pipe, model)
+
+
+def test_a_stopped_generation_leaves_the_ranks(pipe: pipelab.Pipeline, model: Any) -> None:
+    pids = pipe.pids
+    with pytest.raises(Cancelled, match="the ranks are still there"):
+        pipe.generate(**one_prompt(model), streamer=Act(pipe.interrupt))
+    assert pipe.pids == pids
+    assert works(pipe, model)
+
+
+def test_ctrl_c_stops_it(pipe: pipelab.Pipeline, model: Any) -> None:
+    pids = pipe.pids
+    with pytest.raises(KeyboardInterrupt):
+        pipe.generate(**one_prompt(model), streamer=Act(lambda: signal.raise_signal(signal.SIGINT)))
+    assert pipe.pids == pids
+    assert works(pipe, model)
+
+
+def test_what_the_users_own_code_raises_is_raised(pipe: pipelab.Pipeline, model: Any) -> None:
+    pids = pipe.pids
+    with pytest.raises(ZeroDivisionError):
+        pipe.generate(**one_prompt(model), streamer=Act(lambda: 1 / 0))
+    assert pipe.pids == pids
+    assert works(pipe, model)
+
+
+def test_a_long_pause_of_the_users_own_code_is_no_stall(pipe: pipelab.Pipeline, model: Any) -> None:
+    """Ranks that have nothing to do are not hanging."""
+    patient, pipe.stall_s = pipe.stall_s, 0.05
+    try:
+        pipe.generate(**{**one_prompt(model), "max_new_tokens": 6}, streamer=Act(lambda: threading.Event().wait(0.5)))
+    finally:
+        pipe.stall_s = patient
+    assert works(pipe, model)
+
+
+def test_a_rank_that_raises_names_module_and_op(pipe: pipelab.Pipeline, model: Any) -> None:
+    pids = pipe.pids
+    for rows in (1, 3):  # one loop, and one for each group
+        ids = torch.full((rows, 4), generators.VOCAB)
+        with pytest.raises(StageError, match=r"Stage 0 \(rank 0\) raised IndexError in model.embed_tokens") as e:
+            pipe.generate(ids, max_new_tokens=4)
+        assert "Traceback" in e.value.remote_traceback
+    assert pipe.pids == pids
+    assert works(pipe, model)
+
+
+def test_nothing_is_left_of_a_generation(pipe: pipelab.Pipeline, model: Any) -> None:
+    assert works(pipe, model)
+    gc.collect()
+    me = psutil.Process()
+    before = me.num_fds(), me.num_threads(), set(Path("/dev/shm").glob("*"))
+    for _ in range(3):
+        assert works(pipe, model)
+    with pytest.raises(Cancelled):
+        pipe.generate(**one_prompt(model), streamer=Act(pipe.interrupt))
+    gc.collect()
+    assert (me.num_fds(), me.num_threads(), set(Path("/dev/shm").glob("*"))) == before
+
+
+def test_it_runs_between_other_runs_and_tells_its_progress(pipe: pipelab.Pipeline, model: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    call = generators.traced_call(model)
+    with torch.no_grad():
+        expected = model(**call).logits
+    torch.testing.assert_close(pipe(**call).logits, expected)
+    pipe.on_progress = lambda done, total: seen.append((done, total))
+    pipe.generate(**{**one_prompt(model), "max_new_tokens": 3})
+    pipe.on_progress = None
+    torch.testing.assert_close(pipe(**call).logits, expected)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_what_cannot_be_generated_is_refused_in_words(
+    pipe: pipelab.Pipeline, traced: pipelab.Trace, model: Any
+) -> None:
+    pids, ids = pipe.pids, generators.prompts(model)["input_ids"]
+    with pytest.raises(InputError, match="integers of shape"):
+        pipe.generate(torch.zeros(2, 3))
+    with pytest.raises(InputError, match="between 1 and the batch of 3"):
+        pipe.generate(ids, num_microbatches=4)
+    with pytest.raises(InputError, match="does not take output_attentions"):
+        pipe.generate(ids, output_attentions=True)
+    with pytest.raises(ValueError, match="max_new_tokenz"):  # transformers' own
+        pipe.generate(ids, max_new_tokenz=4)
+    attention = "model.layers.0.self_attn:aten.scaled_dot_product_attention.default"
+    pipe.replan(pipelab.split_at(traced, [attention]))
+    with pytest.raises(SplitError, match=r"cannot be cut where this plan is.*The nearest legal one is"):
+        pipe.generate(ids, max_new_tokens=4)
+    pipe.replan(three_stages(traced))
+    assert pipe.pids[:2] == pids[:2]
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval()
+    plain = pipelab.trace(net, torch.zeros(2, 4))
+    with (
+        pipelab.start(plain, pipelab.uniform(plain, num_stages=2), device="cpu") as other,
+        pytest.raises(InputError, match="Sequential does not generate"),
+    ):
+        other.generate(ids)
