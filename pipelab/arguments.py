@@ -17,7 +17,7 @@ def shown(value: object) -> str:
 
     Example:
         >>> shown("layers.1"), shown("x" * 100)[-5:], len(shown("x" * 100))
-        ("'layers.1'", "xxxx…", 80)
+        ("'layers.1'", 'xxxx…', 80)
     """
     try:
         text = " ".join(repr(value).split())
