@@ -66,7 +66,7 @@ def test_the_optimal_button_and_optimal_name_their_plan_alike() -> None:
         ({"type": "optimal", "pins": "x", "num_stages": 4}, "cannot be answered"),
         ({"type": "optimal", "pins": 3, "num_stages": None}, "cannot be answered"),
         ({"type": "export"}, "cannot be answered: KeyError: 'system'"),
-        ({"type": "export", "system": ["vllm"]}, "cannot be answered"),
+        ({"type": "export", "system": ["vllm"]}, "is none of them"),
         ({"type": "export", "system": "deepspeed"}, "'vllm'"),
         ({"type": "save", "what": "pdf"}, "html, png, svg, plan, report, trace"),
         ({"type": "save", "what": {}}, "cannot be answered"),
