@@ -76,8 +76,8 @@ def during(
 
     thread = threading.Thread(target=later, daemon=True)
     error: BaseException | None = None
-    thread.start()
     try:
+        thread.start()
         while error is None:
             was_done = bool(acted)
             try:
@@ -89,12 +89,14 @@ def during(
                 break
         thread.join()
     except KeyboardInterrupt as caught:  # it came between two calls
-        thread.join()
+        while thread.is_alive() or not acted:
+            time.sleep(1e-3)
         error, came_s = caught, time.perf_counter()
     begun.set()
     with suppress(KeyboardInterrupt):  # a second Ctrl-C may come when all is over
         time.sleep(1e-3)
     if error is not None:
+        error.__traceback__ = None  # it holds this frame, and that holds what works with the pipeline
         outcome.detected_s = came_s - acted[0]
     outcome.story += f" after {delay_s * 1e3:.0f} ms: {str(error)[:160]!r}" if error else ": nobody noticed"
     return error
