@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from pipelab.capture import bind_call, capture
 from pipelab.errors import InputError, LaunchError, TraceError
+from pipelab.piece_names import folder_of, pieces_of
+from pipelab.pieces import Piece
 from pipelab.progress import announce
+from pipelab.recomputed import recomputed
+from pipelab.tensor_files import has_tensor_files, tensors_in
 from pipelab.tracing import Trace, trace_call
 from pipelab.units import format_bytes
 
@@ -20,9 +24,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from pipelab.decoding import DecodeStep
-
-_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PretrainedTrace(Trace):
@@ -43,7 +44,7 @@ class PretrainedTrace(Trace):
         if self.source is None:
             return f"Planning only: {self.graph.model} was traced from a config, without weights ({size})."
         folder = Path(self.source)
-        if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in _WEIGHT_FILES):
+        if folder.is_dir() and not has_tensor_files(folder):
             return f"Planning only: {folder} holds a config but no weights ({size})."
         return ""
 
@@ -53,27 +54,51 @@ class PretrainedTrace(Trace):
         Raises:
             LaunchError: There is no checkpoint, or it does not fit the model.
         """
-        if self.no_weights_reason:
-            raise LaunchError(f"{self.no_weights_reason} Trace a folder or model id that has weights to run it.")
-        dtype = next(p.dtype for p in self._model.parameters())
+        here, pieces = self.stored()
         with announce(f"reading the weights of {self.source}"):
-            try:
-                model = type(self._model).from_pretrained(self.source, dtype=dtype)  # type: ignore[attr-defined]  # transformers'
-            except Exception as error:  # whatever a damaged file makes the readers raise
-                raise LaunchError(f"The weights of {self.source} cannot be read: {error}") from error
-            found = {
-                **dict(model.named_parameters(remove_duplicate=False)),
-                **dict(model.named_buffers(remove_duplicate=False)),
-                **self._constants(model.eval()),
-            }
-        return {weight.name: found[weight.name].detach() for weight in self.graph.distinct_weights}
+            return here | {name: piece.read("cpu") for name, piece in pieces.items()}
 
-    def _constants(self, model: nn.Module) -> dict[str, Tensor]:
+    def stored(self) -> tuple[dict[str, Tensor], dict[str, Piece]]:
+        """What no file holds, and where the other weights lie; both by first name.
+
+        Raises:
+            LaunchError: There is no checkpoint, or it does not fit the model; names the file and the tensor.
+        """
+        if self.no_weights_reason or self.source is None:
+            raise LaunchError(f"{self.no_weights_reason} Trace a folder or model id that has weights to run it.")
+        folder = folder_of(self.source)
+        with announce(f"reading the headers in {folder}"):
+            found = pieces_of(self._model, tensors_in(folder))
+        # A tied weight has one name in the file, and that need not be the first.
+        names_of: dict[int, list[str]] = {}
+        for name, tensor in self._model.state_dict(keep_vars=True).items():
+            names_of.setdefault(id(tensor), []).append(name)
+        first_of = {name: names[0] for names in names_of.values() for name in names}
+        by_first = {first_of[name]: piece for name, piece in reversed(found.items())}
+        pieces = {name: by_first[first_of[name]] for name in self._read if first_of.get(name) in by_first}
+        rest = [self.graph.weight_by_name[name] for name in self._read if name not in pieces]
+        for weight in rest:
+            if weight.kind == "parameter":
+                raise LaunchError(
+                    f"No file in {folder} holds tensor {weight.name!r} ({weight.dtype} {weight.shape}), which "
+                    f"{self.graph.model} needs. Save or download the checkpoint again, or trace the class it is of."
+                )
+        buffers = recomputed(self._model, [weight.name for weight in rest if weight.kind == "buffer"])
+        return buffers | self._constants(), pieces
+
+    @cached_property
+    def _read(self) -> list[str]:
+        """First names of the weights that ops read."""
+        names = (self.graph.weight_by_name[name].tied_to for op in self.graph.ops for name in op.weights)
+        return list(dict.fromkeys(names))
+
+    def _constants(self) -> dict[str, Tensor]:
         """The tensors that `forward` itself makes of numbers; made on the meta device, they have lost those."""
         constants = {
             name: self.program.weights[name] for name, kind in self.program.kinds.items() if kind == "constant"
         }
         if any(tensor.is_meta for tensor in constants.values()):
+            model = _without_memory(self._model)
             if self.step is not None:
                 self.step.prepare(model)
             exported = capture(model, bind_call(model, self.args, self.kwargs), self.graph.batch_size)
@@ -182,6 +207,21 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
     except (ValueError, ImportError) as error:
         raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")
+
+
+def _without_memory(model: nn.Module) -> nn.Module:
+    """A copy on the CPU whose tensors are all one number: enough to be traced with what `forward` makes itself."""
+
+    def on_cpu(tensor: Tensor) -> Tensor:
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(on_cpu(parameter), requires_grad=False)
+        module._buffers.update({name: on_cpu(buffer) for name, buffer in module._buffers.items() if buffer is not None})
+    return model
 
 
 def _inputs(model: nn.Module, batch_size: int, seq_len: int) -> dict[str, Tensor]:

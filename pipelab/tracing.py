@@ -13,6 +13,7 @@ from pipelab.arguments import shown, whole
 from pipelab.capture import SMALLEST_TRACED_BATCH, Call, batch_size_of, bind_call, capture, unlike_dense
 from pipelab.errors import InputError, LaunchError
 from pipelab.graph import Graph
+from pipelab.pieces import Piece
 from pipelab.progress import announce
 from pipelab.recording import Program, record, sort_nodes
 from pipelab.sizes import Sizes, for_each_tensor, holds, is_multiple, meanings, symbols
@@ -75,6 +76,14 @@ class Trace:
                     f"{known.dtype}. Trace the model again."
                 )
         return weights
+
+    def stored(self) -> tuple[dict[str, Tensor], dict[str, Piece]]:
+        """The weights that lie in memory, and where the others lie in files; both by first name.
+
+        Raises:
+            LaunchError: As `weights`.
+        """
+        return self.weights(), {}
 
     # --- inputs -------------------------------------------------------------------------------------
 

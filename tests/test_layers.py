@@ -27,7 +27,7 @@ LAYER = {
     ),
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "decoding", "flops", "growing_cache", "marks", "operators", "pretrained",
-         "program", "progress", "recording", "sizes", "stage_module", "stages", "stand_in", "token_steps", "tracing"),
+         "program", "piece_names", "pieces", "recomputed", "tensor_files", "progress", "recording", "sizes", "stage_module", "stages", "stand_in", "token_steps", "tracing"),
         "trace",
     ),
     "launch": "launch",

@@ -1,0 +1,257 @@
+"""Which tensors the files of a checkpoint hold, and where: read from their headers alone, and checked against their sizes.
+
+`safetensors` begins with a JSON header. `pytorch_model.bin` is an archive with a pickled list, which torch reads onto
+the meta device and without running code of its own (`weights_only`).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelab.errors import LaunchError
+from pipelab.units import format_bytes
+
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "U16": "uint16", "U32": "uint32", "U64": "uint64", "C64": "complex64",
+}  # fmt: skip
+_LENGTH_BYTES = 8
+_MOST_HEADER_BYTES = 100_000_000  # the format's own limit
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_SAVE_AGAIN = "Download or save the checkpoint again."
+
+
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """One tensor in a file.
+
+    Attributes:
+        name: As the file calls it.
+        path: The file.
+        offset: Of its first byte.
+        dtype: "float32", ...
+        shape: Its sizes.
+        strides: In elements.
+        stamp: Size and time of the file, by which a later change shows.
+    """
+
+    name: str
+    path: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    stamp: tuple[int, int]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch's own."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def num_elements(self) -> int:
+        """Elements from its first to its last in the file."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of them."""
+        return self.num_elements * self.torch_dtype.itemsize
+
+    def wrong(self, what: str) -> LaunchError:
+        """An error that names the file and the tensor."""
+        return LaunchError(f"{self.path}: tensor {self.name!r} {what}")
+
+
+def has_tensor_files(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint."""
+    return any((folder / name).exists() or _index_of(folder / name).exists() for name in _SINGLE)
+
+
+def tensors_in(folder: Path) -> dict[str, FileTensor]:
+    """Each tensor of a checkpoint by its name there.
+
+    Args:
+        folder: With `model.safetensors` or `pytorch_model.bin`, or with shards of one of them and their index.
+
+    Raises:
+        LaunchError: A file is missing, cut short or no such file; names it, and the tensor where there is one.
+    """
+    for name in _SINGLE:
+        path = folder / name
+        if path.exists():
+            return {tensor.name: tensor for tensor in _tensors_of(path)}
+        if _index_of(path).exists():
+            return _sharded(_index_of(path))
+    raise LaunchError(f"{folder} holds none of the files {', '.join(_SINGLE)}, and no index of shards of one.")
+
+
+def _index_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.index.json")
+
+
+def _sharded(index: Path) -> dict[str, FileTensor]:
+    """The tensors of all shards, as the index has them."""
+    file_of = _weight_map(index)
+    for name, file in file_of.items():
+        if Path(file).name != file or file in (".", "..") or not file.endswith((".safetensors", ".bin")):
+            raise LaunchError(f"{index}: tensor {name!r} is said to lie in {file!r}, which is no file beside the index.")
+        if not (index.parent / file).is_file():
+            raise LaunchError(f"{index.parent / file} is missing; {index.name} says that tensor {name!r} is in it.")
+    found: dict[str, FileTensor] = {}
+    for file in sorted(set(file_of.values())):
+        for tensor in _tensors_of(index.parent / file):
+            if tensor.name in found:
+                raise tensor.wrong(f"is in {found[tensor.name].path} as well. {_SAVE_AGAIN}")
+            found[tensor.name] = tensor
+    for name, file in file_of.items():
+        if name not in found or Path(found[name].path).name != file:
+            raise LaunchError(f"{index.parent / file} holds no tensor {name!r}; {index.name} says it does. {_SAVE_AGAIN}")
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        file_of = json.loads(index.read_bytes(), object_pairs_hook=_once)["weight_map"]
+        assert isinstance(file_of, dict)
+        assert all(isinstance(file, str) for file in file_of.values())
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise LaunchError(f"{index} is no index of a checkpoint: it maps no tensors to files ({error}).") from error
+    return file_of
+
+
+def _tensors_of(path: Path) -> list[FileTensor]:
+    """The tensors of one file."""
+    try:
+        status = path.stat()
+        stamp = (status.st_size, status.st_mtime_ns)
+        read = _of_safetensors if path.suffix == ".safetensors" else _of_archive
+        return list(read(path, stamp))
+    except OSError as error:
+        raise LaunchError(f"{path} cannot be read: {error}") from error
+
+
+# --- safetensors ------------------------------------------------------------------------------------
+
+
+def _of_safetensors(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
+    header, start = _header(path, stamp[0])
+    ends: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, begin, end = _entry(path, name, entry)
+        tensor = FileTensor(name, str(path), start + begin, dtype, shape, _dense(shape), stamp)
+        if tensor.num_bytes != end - begin:
+            raise tensor.wrong(f"is {shape} {dtype}, and {end - begin} bytes long: that does not fit. {_SAVE_AGAIN}")
+        if start + end > stamp[0]:
+            raise tensor.wrong(
+                f"ends at byte {start + end}, and the file at {stamp[0]} ({format_bytes(stamp[0])}): it was cut short. "
+                f"{_SAVE_AGAIN}"
+            )
+        ends.append((begin, end, name))
+        yield tensor
+    ends.sort()
+    for (_, end, before), (begin, _, name) in pairwise([(0, 0, "the header"), *ends]):
+        if begin != end:
+            raise LaunchError(
+                f"{path}: tensor {name!r} begins at byte {begin} of the data, and {before!r} ends at {end}. {_SAVE_AGAIN}"
+            )
+
+
+def _header(path: Path, file_bytes: int) -> tuple[dict[str, Any], int]:
+    """The header, and where the data begin."""
+    with path.open("rb") as file:
+        num_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if file_bytes < _LENGTH_BYTES + num_bytes or num_bytes > _MOST_HEADER_BYTES:
+            raise LaunchError(
+                f"{path} is no safetensors file, or was cut short: its header would be {format_bytes(num_bytes)} of "
+                f"{format_bytes(file_bytes)}. {_SAVE_AGAIN}"
+            )
+        text = file.read(num_bytes)
+    try:
+        header = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise LaunchError(f"{path} has a damaged header: {error}. {_SAVE_AGAIN}") from error
+    if not isinstance(header, dict):
+        raise LaunchError(f"{path} has a damaged header: it lists no tensors. {_SAVE_AGAIN}")
+    return header, _LENGTH_BYTES + num_bytes
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """What the header says of a tensor: dtype, shape, and where it begins and ends."""
+    dtype = entry.get("dtype") if isinstance(entry, dict) else None
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise LaunchError(f"{path}: tensor {name!r} is of dtype {dtype!r}, which torch has not. {_SAVE_AGAIN}")
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise LaunchError(f"{path}: tensor {name!r} has shape {shape} and offsets {offsets} in the header. {_SAVE_AGAIN}")
+    return _DTYPES[dtype], tuple(shape), offsets[0], offsets[1]
+
+
+def _are_sizes(given: Any) -> bool:
+    return isinstance(given, list) and all(type(item) is int and item >= 0 for item in given)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different.
+
+    Raises:
+        ValueError: Two are the same.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"tensor {twice!r} is listed twice")
+    return found
+
+
+def _dense(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
+
+
+# --- pytorch_model.bin ------------------------------------------------------------------------------
+
+
+def _of_archive(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
+    try:
+        held = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file makes the reader raise
+        raise LaunchError(f"{path} cannot be read: {str(error).splitlines()[0]} {_SAVE_AGAIN}") from error
+    if not isinstance(held, Mapping):
+        raise LaunchError(f"{path} holds a {type(held).__name__}, not tensors by name. {_SAVE_AGAIN}")
+    for name, tensor in held.items():
+        if isinstance(tensor, Tensor):
+            yield _of_storage(path, str(name), tensor, stamp)
+
+
+def _of_storage(path: Path, name: str, tensor: Tensor, stamp: tuple[int, int]) -> FileTensor:
+    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    if start is None:
+        raise LaunchError(
+            f"{path} is of an old format, of which parts cannot be read (tensor {name!r}). Load it with from_pretrained "
+            "and write it again with save_pretrained."
+        )
+    offset = start + tensor.storage_offset() * tensor.dtype.itemsize
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    found = FileTensor(name, os.fspath(path), offset, dtype, tuple(tensor.shape), tensor.stride(), stamp)
+    if tensor.layout is not torch.strided or min(tensor.stride(), default=0) < 0:
+        raise found.wrong(f"is {tensor.layout}. Write the checkpoint again with save_pretrained.")
+    within = found.num_elements + tensor.storage_offset()
+    if within * tensor.dtype.itemsize > tensor.untyped_storage().nbytes() or offset + found.num_bytes > stamp[0]:
+        raise found.wrong(f"reaches beyond its memory or the file's end. {_SAVE_AGAIN}")
+    return found
