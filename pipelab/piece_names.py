@@ -43,7 +43,7 @@ def pieces_of(model: nn.Module, files: Mapping[str, FileTensor]) -> dict[str, Pi
 
 
 def _assigned(
-    model: Any, targets: Mapping[str, Tensor], files: Mapping[str, FileTensor]
+    model: Any, targets: dict[str, Tensor], files: Mapping[str, FileTensor]
 ) -> Iterator[tuple[str, Any, Sequence[tuple[str, FileTensor]]]]:
     """Which tensors each weight is made of, and by which conversion; None for the tensor itself."""
     from transformers.conversion_mapping import get_model_conversion_mapping

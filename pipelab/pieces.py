@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -56,11 +57,14 @@ class Piece:
 def _read(source: FileTensor, dtype: torch.dtype, device: torch.device | str, told: Told) -> Tensor:
     is_dense = torch.empty_strided(source.shape, source.strides, device="meta").is_contiguous()
     flat = torch.empty(source.num_elements, dtype=dtype, device=device)
-    with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123  # in a hot path, and a str by then
-        status = os.fstat(file.fileno())
-        if (status.st_size, status.st_mtime_ns) != source.stamp:
-            raise source.wrong("cannot be read: the file was changed since the pipeline was started. Start it again.")
-        _fill(flat, source, file.fileno(), told)
+    try:
+        with Path(source.path).open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != source.stamp:
+                raise source.wrong("cannot be read: the file was changed since its header was read. Start again.")
+            _fill(flat, source, file.fileno(), told)
+    except OSError as error:
+        raise source.wrong(f"cannot be read: {error.strerror}. Run again when it can; what was read stays.") from error
     return flat.view(source.shape) if is_dense else flat.as_strided(source.shape, source.strides).contiguous()
 
 
@@ -80,9 +84,9 @@ def _fill(flat: Tensor, source: FileTensor, descriptor: int, told: Told) -> None
 
 
 def _read_bytes(into: Tensor, source: FileTensor, descriptor: int, offset: int) -> None:
-    memory = memoryview(into.numpy())
+    memory = memoryview(into.numpy())  # type: ignore[arg-type]  # of bytes
     while memory:
         count = os.preadv(descriptor, [memory], offset)
         if not count:
-            raise source.wrong("ends before its last byte: the file was cut short. Start the pipeline again.")
+            raise source.wrong("ends before its last byte: the file was cut short. Start again.")
         memory, offset = memory[count:], offset + count

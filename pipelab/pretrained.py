@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipelab.decoding import DecodeStep
 
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PretrainedTrace(Trace):
     """A trace whose weights lie in a checkpoint.

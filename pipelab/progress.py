@@ -3,8 +3,13 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from pipelab.units import format_bytes
+
+_LOOK_S = 0.25
+_BAR_WIDTH = 20
 
 
 def tell(sentence: str) -> None:
@@ -31,3 +36,42 @@ def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
         timer.cancel()
         if said.is_set():
             tell(f"{what}: {time.perf_counter() - start:.1f} s")
+
+
+@contextmanager
+def announce_bytes(what: str, progress: Callable[[], tuple[int, int]], *, after_s: float = 1.0) -> Iterator[None]:
+    """Show a bar of bytes if the block takes longer than `after_s`; it stays as it is at the end.
+
+    Args:
+        what: Is going on.
+        progress: Says how many bytes are done, and of how many.
+        after_s: How long nothing is said.
+    """
+    ended = threading.Event()
+
+    def show() -> None:
+        wait_s = after_s
+        while not ended.wait(wait_s):
+            print(f"\r{bar(what, *progress())}", end="", file=sys.stderr, flush=True)
+            wait_s = _LOOK_S
+        if wait_s == _LOOK_S:
+            print(f"\r{bar(what, *progress())}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def bar(what: str, done_bytes: int, all_bytes: int) -> str:
+    """A line with a bar.
+
+    Example:
+        >>> bar("reading the weights", 1_250_000, 5_000_000)
+        'pipelab: reading the weights ▕█████               ▏ 1.25 MB of 5.00 MB'
+    """
+    filled = "█" * round(_BAR_WIDTH * done_bytes / max(all_bytes, 1))
+    return f"pipelab: {what} ▕{filled:<{_BAR_WIDTH}}▏ {format_bytes(done_bytes)} of {format_bytes(all_bytes)}"

@@ -26,8 +26,8 @@ def _buffer(model: Any, name: str) -> Tensor:
     first, second = (_initialised(model, module, own_name, filling) for filling in (0, 1))
     if not torch.equal(first, second):
         raise LaunchError(
-            f"Buffer {name!r} of {type(model).__name__} is in no file of the checkpoint, and the class does not compute "
-            "it. Load the model with from_pretrained, and pass it to pipelab.trace."
+            f"Buffer {name!r} of {type(model).__name__} is in no file of the checkpoint, and the class does not "
+            "compute it. Load the model with from_pretrained, and pass it to pipelab.trace."
         )
     return first
 

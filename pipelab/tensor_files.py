@@ -1,4 +1,4 @@
-"""Which tensors the files of a checkpoint hold, and where: read from their headers alone, and checked against their sizes.
+"""Which tensors the files of a checkpoint hold, and where: from their headers alone, checked against their sizes.
 
 `safetensors` begins with a JSON header. `pytorch_model.bin` is an archive with a pickled list, which torch reads onto
 the meta device and without running code of its own (`weights_only`).
@@ -108,7 +108,7 @@ def _sharded(index: Path) -> dict[str, FileTensor]:
     file_of = _weight_map(index)
     for name, file in file_of.items():
         if Path(file).name != file or file in (".", "..") or not file.endswith((".safetensors", ".bin")):
-            raise LaunchError(f"{index}: tensor {name!r} is said to lie in {file!r}, which is no file beside the index.")
+            raise LaunchError(f"{index}: tensor {name!r} is said to be in {file!r}, which is no file beside it.")
         if not (index.parent / file).is_file():
             raise LaunchError(f"{index.parent / file} is missing; {index.name} says that tensor {name!r} is in it.")
     found: dict[str, FileTensor] = {}
@@ -119,7 +119,9 @@ def _sharded(index: Path) -> dict[str, FileTensor]:
             found[tensor.name] = tensor
     for name, file in file_of.items():
         if name not in found or Path(found[name].path).name != file:
-            raise LaunchError(f"{index.parent / file} holds no tensor {name!r}; {index.name} says it does. {_SAVE_AGAIN}")
+            raise LaunchError(
+                f"{index.parent / file} holds no tensor {name!r}; {index.name} says it does. {_SAVE_AGAIN}"
+            )
     return found
 
 
@@ -168,7 +170,7 @@ def _of_safetensors(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
     for (_, end, before), (begin, _, name) in pairwise([(0, 0, "the header"), *ends]):
         if begin != end:
             raise LaunchError(
-                f"{path}: tensor {name!r} begins at byte {begin} of the data, and {before!r} ends at {end}. {_SAVE_AGAIN}"
+                f"{path}: tensor {name!r} begins at byte {begin} of the data, {before!r} ends at {end}. {_SAVE_AGAIN}"
             )
 
 
@@ -198,7 +200,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
         raise LaunchError(f"{path}: tensor {name!r} is of dtype {dtype!r}, which torch has not. {_SAVE_AGAIN}")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise LaunchError(f"{path}: tensor {name!r} has shape {shape} and offsets {offsets} in the header. {_SAVE_AGAIN}")
+        raise LaunchError(f"{path}: tensor {name!r} is said to be {shape} and to lie at {offsets}. {_SAVE_AGAIN}")
     return _DTYPES[dtype], tuple(shape), offsets[0], offsets[1]
 
 
@@ -243,8 +245,8 @@ def _of_storage(path: Path, name: str, tensor: Tensor, stamp: tuple[int, int]) -
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise LaunchError(
-            f"{path} is of an old format, of which parts cannot be read (tensor {name!r}). Load it with from_pretrained "
-            "and write it again with save_pretrained."
+            f"{path} is of an old format, of which parts cannot be read (tensor {name!r}). Load it with "
+            "from_pretrained and write it again with save_pretrained."
         )
     offset = start + tensor.storage_offset() * tensor.dtype.itemsize
     dtype = str(tensor.dtype).removeprefix("torch.")

@@ -12,13 +12,14 @@ from pipelab.launch.devices import choose
 from pipelab.launch.group import Patience
 from pipelab.launch.job import Job
 from pipelab.launch.measuring import Measured, measure_steps
-from pipelab.launch.memory import Weights
+from pipelab.launch.memory import Weights, free_memory_bytes
 from pipelab.launch.runner import Runner
 from pipelab.tracing import Trace
 
 # A machine changes its speed with its temperature and its neighbours: an older figure is measured anew.
 _FRESH_S = 120.0
 _NO_ROOM = "the unsplit model does not fit here"
+_COMFORT = 2
 _NOT_QUIET = "not compared with the unsplit model: the machine was busy"
 
 
@@ -61,7 +62,15 @@ class Baselines:
             self._known[rows] = now_s, known
         return known
 
+    def _has_room(self) -> bool:
+        """Whether one more process may read a whole checkpoint: what is in memory already, all share."""
+        needed_bytes = sum(piece.num_bytes for piece in self._weights.pieces.values())
+        free_bytes = free_memory_bytes()
+        return free_bytes is None or _COMFORT * needed_bytes <= free_bytes
+
     def _measure(self, rows: int, inputs: Sequence[Tensor], patience: Patience, check: Callable[[], None]) -> Baseline:
+        if not self._has_room():
+            return Baseline(None, _NO_ROOM)
         runner, devices = Runner(self._weights), choose(self._device, 1)
         try:
             runner.load(Job.unsplit(self._traced, rows), devices, patience, check)

@@ -49,8 +49,9 @@ _MOST_REPEATS = 1_000_000  # each leaves a record in memory
 def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
     """Start one process per stage of a plan.
 
-    The weights are copied once, into memory that all processes share; the model stays as and where it is. The
-    processes stay until `close`, the end of the `with` block, or the end of this process.
+    The weights are copied once, into memory that all processes share; the model stays as and where it is. Those of
+    a checkpoint (`trace_pretrained`) are not: when the first batch comes, each process reads its own from the files.
+    The processes stay until `close`, the end of the `with` block, or the end of this process.
 
     Args:
         traced: The model.
@@ -63,8 +64,8 @@ def start(traced: Trace, plan: Plan, *, device: str = "auto") -> "Pipeline":
 
     Raises:
         SplitError: The plan is of another trace.
-        LaunchError: There are no weights, an operator is unknown to other processes, there is not enough
-            memory, or processes cannot be started here.
+        LaunchError: There are no weights or their files are damaged, an operator is unknown to other processes,
+            there is not enough memory, or processes cannot be started here.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
@@ -103,7 +104,7 @@ class Pipeline:
         self._steps: TokenSteps | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
-            self._weights = Weights(traced.weights())
+            self._weights = Weights(*traced.stored())
             self._runner = Runner(self._weights)
             self._baselines = Baselines(traced, self._weights, device)
             self._let_go = weakref.finalize(self, _let_go, self._runner, self._weights)
@@ -122,6 +123,11 @@ class Pipeline:
     def pids(self) -> tuple[int, ...]:
         """Process ids by rank; none after a failure that ended them, until the next run."""
         return self._runner.pids
+
+    @property
+    def read_bytes(self) -> tuple[int, ...]:
+        """Bytes that each rank has read of the checkpoint's files; 0 where the weights are in memory."""
+        return self._runner.read_bytes
 
     @forgetful
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from pipelab.launch.memory import Segment
 _STOP = 0
 _FIRST = 8  # a cache line of its own for what all read
 _PER_RANK = 8  # and one for each rank
-_PROGRESS, _CPU_NS = range(2)
+_PROGRESS, _CPU_NS, _READ_BYTES, _TO_READ_BYTES = range(4)
 # A rank's progress is one word that only grows: whole turns, and within a turn 0 outside ops or 1 + the index of
 # an op. One word costs one write per op, and op and turn are never read apart.
 _TURN = 1 << 20
@@ -80,6 +80,21 @@ class Counters:
         self.enter(rank)
         if self.stopped:
             raise Stopped
+
+    def begin_reading(self, rank: int, num_bytes: int) -> None:
+        """The rank is about to read so many bytes of files."""
+        self._words[self._at(rank, _TO_READ_BYTES)] = num_bytes
+
+    def count_read(self, rank: int, num_bytes: int) -> None:
+        """The rank has read so many more; raises `Stopped` once the flag is up."""
+        self._words[self._at(rank, _READ_BYTES)] += num_bytes
+        self.leave(rank)
+        if self.stopped:
+            raise Stopped
+
+    def read_bytes(self, rank: int) -> tuple[int, int]:
+        """Bytes that a rank has read of files, and all that it is to read."""
+        return self._words[self._at(rank, _READ_BYTES)], self._words[self._at(rank, _TO_READ_BYTES)]
 
     def publish_cpu(self, rank: int) -> None:
         """The rank says how much processor time it has used."""

@@ -192,7 +192,8 @@ class Group:
         try:
             pid = self._server.fork((theirs.fileno(), self._sentinel.reader), check)
             segment = self._weights.segment
-            channel.send(Join(self._weights.placed, segment.num_bytes), [segment.descriptor], check)
+            join = Join(self._weights.placed, segment.num_bytes, self._weights.pieces)
+            channel.send(join, [segment.descriptor], check)
         except Gone as gone:
             channel.close()
             raise LaunchError(f"Rank {len(self._pids)} ended as soon as it was started. Start again.") from gone

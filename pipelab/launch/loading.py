@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Loader:
         segment = Segment(descriptor, join.num_bytes, private=True)
         segment.close()
         self._weights = {placed.spec.name: placed.spec.unpack(segment.storage(placed)) for placed in join.weights}
+        self._pieces = join.pieces
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
         self._ends: Ends | RingEnds | None = None
@@ -57,7 +59,8 @@ class Loader:
         return self.counters
 
     def _stage(self, load: Load, rest: list[int], counters: Counters) -> Stage:
-        self._move([name for stage in load.tables.values() for name in stage.table.weights], torch.device(load.device))
+        names = dict.fromkeys(name for stage in load.tables.values() for name in stage.table.weights)
+        self._move(tuple(names), torch.device(load.device), counters, load.rank)
         self._ends = ends = Ends(load, counters, rest, self._device)
         modules = {size: StageModule(stage.table, self._here, self._device) for size, stage in load.tables.items()}
         for module in modules.values():
@@ -67,7 +70,8 @@ class Loader:
     def _ring(self, load: RingLoad, rest: list[int], counters: Counters) -> RingStage:
         self._ends = ends = RingEnds(load, rest)
         names = dict.fromkeys(name for stage in load.programs for name in stage.table.weights)
-        self._move([name for name in names if name not in load.constants], torch.device(load.device))
+        wanted = [name for name in names if name not in load.constants]
+        self._move(wanted, torch.device(load.device), counters, load.rank)
         here = {**self._here, **{name: tensor.to(self._device) for name, tensor in load.constants.items()}}
         modules = [StageModule(stage.table, here, self._device) for stage in load.programs]
         first_op = 0
@@ -76,14 +80,20 @@ class Loader:
             first_op += len(module.table.rows)
         return RingStage(load.rank, load.programs, modules, load.groups, self._device, ends, counters)
 
-    def _move(self, names: Sequence[str], device: torch.device) -> None:
-        """Have exactly these weights on the device; those that are there stay, the others go."""
+    def _move(self, names: Sequence[str], device: torch.device, counters: Counters, rank: int) -> None:
+        """Have exactly these weights on the device; those that are there stay, the others go.
+
+        What was read before an error is there for the next load.
+        """
         kept = self._here if device == self._device else {}
         self._here = {name: kept[name] for name in names if name in kept}
         self._device = device
         if device.type == "cuda":
             torch.cuda.set_device(device)
             torch.cuda.empty_cache()  # what went may be what another rank on this GPU needs
-        for name in names:
-            if name not in self._here:
-                self._here[name] = self._weights[name].to(device)
+        missing = [name for name in names if name not in self._here]
+        counters.begin_reading(rank, sum(self._pieces[name].num_bytes for name in missing if name in self._pieces))
+        for name in missing:
+            piece = self._pieces.get(name)
+            told = partial(counters.count_read, rank)
+            self._here[name] = piece.read(device, told) if piece else self._weights[name].to(device)

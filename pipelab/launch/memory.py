@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipelab.errors import LaunchError
 from pipelab.launch.forks import drop_in_forked_children
+from pipelab.pieces import Piece
 from pipelab.program import ValueSpec
 from pipelab.units import format_bytes
 
@@ -61,7 +62,7 @@ class Segment:
             LaunchError: There is not so much memory.
         """
         num_bytes = _aligned(max(num_bytes, 1))
-        free_bytes = _free_bytes()
+        free_bytes = free_memory_bytes()
         if free_bytes is not None and num_bytes > free_bytes:
             raise LaunchError(_no_memory(num_bytes, what, f"{format_bytes(free_bytes)} of memory is free"))
         make = _memory_file if hasattr(os, "memfd_create") else unlinked_file
@@ -105,13 +106,15 @@ def place(specs: Iterable[ValueSpec]) -> tuple[tuple[Placed, ...], int]:
 
 
 class Weights:
-    """The weights of a model, copied once into one segment that every rank maps.
+    """The weights of a model: copied once into one segment that every rank maps, or for each rank to read from files.
 
     Args:
-        tensors: Each weight by name, on any device.
+        tensors: Each weight in memory by name, on any device.
+        pieces: Where the others lie.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece] | None = None) -> None:
+        self.pieces = dict(pieces or {})
         specs = [
             ValueSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.stride())
             for name, tensor in tensors.items()
@@ -154,7 +157,7 @@ def unlinked_file(num_bytes: int) -> int:
         return os.dup(file.fileno())
 
 
-def _free_bytes() -> int | None:
+def free_memory_bytes() -> int | None:
     """Bytes the system can still give; None where it does not say.
 
     Without this look ahead the system would rather kill a process than refuse.

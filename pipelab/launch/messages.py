@@ -8,15 +8,23 @@ from torch import Tensor
 from pipelab.events import Kind
 from pipelab.launch.devices import LinkKind
 from pipelab.launch.memory import Placed
+from pipelab.pieces import Piece
 from pipelab.program import StageTable, ValueSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Here are the weights, all of them. Descriptor: their segment."""
+    """Here are the weights, all of them. Descriptor: the segment of those in memory.
+
+    Attributes:
+        weights: Where they lie in it.
+        num_bytes: Its size.
+        pieces: By name, where the others lie in files.
+    """
 
     weights: tuple[Placed, ...]
     num_bytes: int
+    pieces: Mapping[str, Piece]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Runs jobs on a group of ranks: starts them, loads them, steps them, and starts them again after a death."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from pipelab.launch.messages import Done, Flow, RankEvent, Reply, Step
 from pipelab.launch.ring_job import RingJob
 from pipelab.launch.ring_wiring import RingWiring
 from pipelab.launch.wiring import Wiring
+from pipelab.progress import announce_bytes
 
 Paces = Sequence[tuple[float, ...]]  # per rank, seconds for each micro-batch
 
@@ -52,6 +53,12 @@ class Runner:
         self._job: Job | None = None
         self._has_groups = False
         self._num_steps = 0
+        self._read_bytes: tuple[int, ...] = ()
+
+    @property
+    def read_bytes(self) -> tuple[int, ...]:
+        """Bytes of files that each rank has read of its weights, since it was started."""
+        return self._read_bytes
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -75,9 +82,11 @@ class Runner:
             if self._group is None:
                 self._group = Group(current_server(), self._weights)
                 self._job = None
+                self._read_bytes = ()
             if len(self._group.pids) != num_ranks:
                 self._job = None
                 self._group.resize(num_ranks, check)
+                self._read_bytes = (*self._read_bytes, *[0] * num_ranks)[:num_ranks]
 
     def load(self, job: Job, devices: Devices, patience: Patience, check: Callable[[], None]) -> None:
         """Have the ranks hold this job; does nothing where they do.
@@ -129,11 +138,30 @@ class Runner:
 
     def _hold(self, job: Job | RingJob, requests: Sequence[Request], counters: Counters, patience: Patience) -> None:
         try:
-            self._ask(job, requests, counters, patience)
+            with self._reading(counters, job.num_ranks):
+                self._ask(job, requests, counters, patience)
         except StageError as error:
             if not error.remote_traceback:  # it died, as it may at any time
                 raise
             raise LaunchError(f"The stages could not be loaded. {error}") from error
+
+    @contextmanager
+    def _reading(self, counters: Counters, num_ranks: int) -> Iterator[None]:
+        """Count the bytes that ranks read meanwhile, and show them."""
+
+        def counted() -> list[tuple[int, int]]:
+            return [counters.read_bytes(rank) for rank in range(num_ranks)]
+
+        def progress() -> tuple[int, int]:
+            done, total = map(sum, zip(*counted(), strict=True))
+            return done, total
+
+        try:
+            with announce_bytes("reading the weights", progress) if self._weights.pieces else nullcontext():
+                yield
+        finally:
+            pairs = zip(self._read_bytes, counted(), strict=True)
+            self._read_bytes = tuple(before + more for before, (more, _) in pairs)
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
         """Put a batch before the first stage."""

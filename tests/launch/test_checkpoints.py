@@ -1,0 +1,148 @@
+"""Checkpoints on real ranks: each reads what it needs and no more, and damage leaves nothing behind."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import zoo
+from torch import Tensor
+
+import pipelab
+from pipelab.errors import LaunchError, StageError
+from pipelab.launch.runner import Runner
+
+transformers = pytest.importorskip("transformers")
+safetensors = pytest.importorskip("safetensors.torch")
+
+
+def save(model: Any, folder: Path, kind: str, shard_bytes: int = 1 << 40) -> None:
+    """Write a checkpoint of either kind, in shards of about so many bytes."""
+    model.save_pretrained(folder, max_shard_size=shard_bytes)
+    if kind == "safetensors":
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        torch.save(safetensors.load_file(file), file.with_name(archive(file.name)))
+        file.unlink()
+    for index in folder.glob("*.index.json"):
+        text = json.loads(index.read_text())
+        text["weight_map"] = {name: archive(file) for name, file in text["weight_map"].items()}
+        index.with_name("pytorch_model.bin.index.json").write_text(json.dumps(text))
+        index.unlink()
+
+
+def archive(name: str) -> str:
+    return name.replace("model", "pytorch_model").replace(".safetensors", ".bin")
+
+
+def first_output(output: Any) -> Tensor:
+    return output[0]  # type: ignore[no-any-return]  # any model's
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shard_bytes", "dtype"),
+    [
+        ("gpt2", "safetensors", 20_000, torch.float32),  # tied
+        ("gpt2", "bin", 20_000, torch.bfloat16),
+        ("llama", "safetensors", 1 << 40, torch.bfloat16),  # rotary frequencies are in no file
+        ("llama", "bin", 20_000, torch.float32),
+        ("t5", "safetensors", 20_000, torch.float32),  # three names of one tensor
+        ("bloom", "bin", 1 << 40, torch.bfloat16),
+        ("mixtral", "safetensors", 20_000, torch.bfloat16),  # experts are one by one in the files, and over shards
+        ("mixtral", "safetensors", 1 << 40, torch.float32),
+        ("bert", "bin", 1 << 40, torch.float32),
+    ],
+)
+def test_ranks_compute_what_the_loaded_model_does(
+    name: str, kind: str, shard_bytes: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, _ = zoo.build(name)
+    save(model, tmp_path, kind, shard_bytes)
+    assert (len(list(tmp_path.glob("*model*"))) > 2) == (shard_bytes < 1 << 40)
+    model = type(model).from_pretrained(tmp_path, dtype=dtype).eval()
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=3, seq_len=5, dtype=dtype)
+    plans = [pipelab.uniform(traced, num_stages=2), pipelab.equal_size(traced, num_stages=3)]
+    with torch.no_grad(), pipelab.start(traced, plans[0], device="cpu") as pipe:
+        expected = first_output(model(**traced.kwargs))
+        assert torch.equal(first_output(pipe(**traced.kwargs)), expected)
+        pipe.replan(plans[1])
+        assert torch.equal(first_output(pipe(**traced.kwargs)), expected)
+        before = pipe.read_bytes
+        pipe.replan(plans[1])
+        assert torch.equal(first_output(pipe(**traced.kwargs)), expected)
+        assert pipe.read_bytes == before, "what a rank holds it does not read again"
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> tuple[Path, Any]:
+    """A GPT-2 in shards of about 20 kB, and itself."""
+    model, _ = zoo.build("gpt2")
+    save(model, tmp_path, "safetensors", 20_000)
+    return tmp_path, model
+
+
+def last_shard(folder: Path) -> Path:
+    return max(folder.glob("model-*.safetensors"))
+
+
+@pytest.mark.parametrize("damage", ["missing shard", "wrong shape", "cut short", "missing key", "unknown dtype"])
+def test_bad_checkpoint_is_named_before_any_rank_is_there(
+    damage: str, sharded: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = sharded
+    shard = last_shard(folder)
+    tensors = safetensors.load_file(shard)
+    name = next(iter(tensors))
+    data = shard.read_bytes()
+    if damage == "missing shard":
+        shard.unlink()
+    elif damage == "wrong shape":
+        safetensors.save_file({**tensors, name: torch.zeros(1, 2, 3)}, shard)
+    elif damage == "cut short":
+        shard.write_bytes(data[:-1])
+    elif damage == "missing key":
+        del tensors[name]
+        safetensors.save_file(tensors, shard)
+    else:
+        shard.write_bytes(data.replace(b'"F32"', b'"F31"'))
+    traced = pipelab.trace_pretrained(folder, batch_size=2, seq_len=4)
+    monkeypatch.setattr(Runner, "start", lambda *_: pytest.fail("a rank was started"))
+    with pytest.raises(LaunchError) as caught:
+        pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu")
+    assert str(shard) in str(caught.value)
+    assert any(repr(each) in str(caught.value) for each in [*tensors, name])
+
+
+def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(sharded: tuple[Path, Any]) -> None:
+    folder, model = sharded
+    traced = pipelab.trace_pretrained(folder, batch_size=2, seq_len=4)
+    with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        shard = last_shard(folder)
+        shard.rename(folder / "away")
+        pids = pipe.pids
+        with pytest.raises(LaunchError, match=rf"{shard.name}: tensor .* cannot be read: No such file"):
+            pipe(**traced.kwargs)
+        (folder / "away").rename(shard)
+        assert torch.equal(pipe(**traced.kwargs)[0], model(**traced.kwargs)[0])
+        assert pipe.pids == pids
+        share = [stage.param_bytes for stage in pipe.plan.stages]
+        assert list(pipe.read_bytes) == share, "what was read before the error was not read again"
+
+
+def test_new_ranks_read_what_a_dead_one_held(sharded: tuple[Path, Any]) -> None:
+    folder, model = sharded
+    traced = pipelab.trace_pretrained(folder, batch_size=2, seq_len=4)
+    with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        pipe(**traced.kwargs)
+        share = pipe.read_bytes
+        dead = psutil.Process(pipe.pids[1])
+        dead.kill()
+        dead.wait(20)
+        with suppress(StageError):  # or it is noticed before the step
+            pipe(**traced.kwargs)
+        assert torch.equal(pipe(**traced.kwargs)[0], model(**traced.kwargs)[0])
+        assert pipe.read_bytes == share
