@@ -76,7 +76,8 @@ class PretrainedTrace(Trace):
             names_of.setdefault(id(tensor), []).append(name)
         first_of = {name: names[0] for names in names_of.values() for name in names}
         by_first = {first_of[name]: piece for name, piece in reversed(found.items())}
-        pieces = {name: by_first[first_of[name]] for name in self._read if first_of.get(name) in by_first}
+        names = [weight.name for weight in self.graph.distinct_weights]  # `generate` may read more than this graph
+        pieces = {name: by_first[first_of[name]] for name in names if first_of.get(name) in by_first}
         rest = [self.graph.weight_by_name[name] for name in self._read if name not in pieces]
         for weight in rest:
             if weight.kind == "parameter":
