@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +95,11 @@ class PretrainedTrace(Trace):
         names = (self.graph.weight_by_name[name].tied_to for op in self.graph.ops for name in op.weights)
         return list(dict.fromkeys(names))
 
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model, to be traced again in other ways: what its `forward` makes of numbers is then really there."""
+        return _without_memory(self._model)
+
     def _constants(self) -> dict[str, Tensor]:
         """The tensors that `forward` itself makes of numbers; made on the meta device, they have lost those."""
         constants = {
@@ -152,6 +158,8 @@ def trace_pretrained(
     step = None
     with announce(f"tracing {config.model_type} without weights"):
         model = _on_meta(config, dtype)
+        if source is not None:
+            _take_generation_settings(model, source)
         if cache_len is None:
             inputs = _inputs(model, batch_size, seq_len)
         else:
@@ -224,6 +232,15 @@ def _without_memory(model: nn.Module) -> nn.Module:
                 module._parameters[name] = nn.Parameter(on_cpu(parameter), requires_grad=False)
         module._buffers.update({name: on_cpu(buffer) for name, buffer in module._buffers.items() if buffer is not None})
     return model
+
+
+def _take_generation_settings(model: Any, source: str) -> None:
+    """Give a model that generates the settings that lie beside its weights: when to stop, what to pad with."""
+    if model.can_generate():
+        from transformers import GenerationConfig
+
+        with suppress(OSError):  # there are none: those of the config hold
+            model.generation_config = GenerationConfig.from_pretrained(source)
 
 
 def _inputs(model: nn.Module, batch_size: int, seq_len: int) -> dict[str, Tensor]:

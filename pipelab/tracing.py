@@ -40,9 +40,9 @@ class Trace:
     def __repr__(self) -> str:
         return self.graph.summary()
 
-    @property
+    @cached_property
     def model(self) -> nn.Module:
-        """The model itself."""
+        """The model, to be traced again in other ways."""
         return self._model
 
     # --- weights ------------------------------------------------------------------------------------

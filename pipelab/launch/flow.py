@@ -33,8 +33,8 @@ class RingEnds:
 
     def __init__(self, load: RingLoad, rest: list[int]) -> None:
         before, behind = (mapped(rest, num_bytes).bytes for num_bytes in (load.source_bytes, load.sink_bytes))
-        self.source = GroupSlots(before, [stage.inputs for stage in load.programs])
-        self.sink = GroupSlots(behind, [stage.outputs for stage in load.programs])
+        self.source = GroupSlots(before, [stage.inputs for stage in load.programs], len(load.groups))
+        self.sink = GroupSlots(behind, [stage.outputs for stage in load.programs], len(load.groups))
         self.before, *self.behind = [socket.socket(fileno=descriptor) for descriptor in rest]
         rest.clear()
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pipelab.launch.counters import Counters, Stopped
-from pipelab.launch.memory import Placed, place
+from pipelab.launch.memory import place
 from pipelab.program import ValueSpec
 
 _TOKEN = struct.Struct("<qq")  # program, group
@@ -31,12 +31,13 @@ class GroupSlots:
     Args:
         memory: At least `num_bytes(specs, num_groups)` bytes.
         specs: The values, per program.
+        num_groups: How many groups there are.
     """
 
-    def __init__(self, memory: Tensor, specs: Sequence[Specs]) -> None:
-        self._memory = memory
-        self._placed = [place(of_program)[0] for of_program in specs]
-        self._slot_bytes = self._bytes_of_slot(specs)
+    def __init__(self, memory: Tensor, specs: Sequence[Specs], num_groups: int) -> None:
+        slot_bytes = self._bytes_of_slot(specs)
+        slots = [memory[slot_bytes * group :][:slot_bytes] for group in range(num_groups)]
+        self._places = [[_places(slot, of_program) for slot in slots] for of_program in specs]
 
     @classmethod
     def num_bytes(cls, specs: Sequence[Specs], num_groups: int) -> int:
@@ -45,20 +46,22 @@ class GroupSlots:
 
     def pack(self, program: int, group: int, values: Sequence[Tensor]) -> None:
         """Copy values into the group's slot."""
-        for placed, value in zip(self._placed[program], values, strict=True):
-            placed.spec.pack(value, self._storage(placed, group))
+        for (spec, buffer), value in zip(self._places[program][group], values, strict=True):
+            buffer.copy_(spec.compact(value))
 
     def unpack(self, program: int, group: int) -> tuple[Tensor, ...]:
         """The values in the group's slot."""
-        return tuple(placed.spec.unpack(self._storage(placed, group)) for placed in self._placed[program])
-
-    def _storage(self, placed: Placed, group: int) -> Tensor:
-        start = self._slot_bytes * group + placed.offset
-        return self._memory[start : start + placed.spec.num_bytes]
+        # A new view each time: a stage may reshape in place what it is given.
+        return tuple([buffer.expand(spec.shape) for spec, buffer in self._places[program][group]])
 
     @staticmethod
     def _bytes_of_slot(specs: Sequence[Specs]) -> int:
         return max(place(of_program)[1] for of_program in specs)
+
+
+def _places(slot: Tensor, specs: Specs) -> list[tuple[ValueSpec, Tensor]]:
+    """Each value with its place in the slot."""
+    return [(placed.spec, placed.spec.wire_view(slot[placed.offset :])) for placed in place(specs)[0]]
 
 
 def send_token(end: socket.socket, program: int, group: int) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pipelab.errors import LaunchError
 from pipelab.graph import Graph
 from pipelab.launch.ring import GroupSlots, Specs
 from pipelab.program import Row, StageTable, ValueSpec
@@ -96,14 +95,8 @@ class Borrowed:
         known = self._known.get(name)
         if known is not None and traced.graph.weight_by_name[name].kind != "constant":
             return known.tied_to
-        tensor = traced.program.weights[name]
-        if tensor.is_meta:
-            raise LaunchError(
-                f"{traced.graph.model} makes the constant {name!r} of numbers that are lost in a trace without "
-                "weights. Build the model with its weights and trace it with pipelab.trace to generate with it."
-            )
         own = f"{prefix}:{name}"
-        self.constants[own] = tensor.detach().cpu()
+        self.constants[own] = traced.program.weights[name].detach().cpu()
         return own
 
 

@@ -102,11 +102,13 @@ class RingWiring:
 
     @cached_property
     def _first(self) -> GroupSlots:
-        return GroupSlots(self.slots[0].bytes, self.job.values_before(0))
+        return GroupSlots(self.slots[0].bytes, self.job.values_before(0), len(self.job.group_rows))
 
     @cached_property
     def _last(self) -> GroupSlots:
-        return GroupSlots(self.slots[-1].bytes, self.job.values_behind(self.job.num_ranks - 1))
+        return GroupSlots(
+            self.slots[-1].bytes, self.job.values_behind(self.job.num_ranks - 1), len(self.job.group_rows)
+        )
 
     def end(self) -> None:
         """Send the end through all ranks.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import generators
@@ -92,3 +93,30 @@ def test_op_level_cuts_that_a_step_has_are_used_and_others_refused(case: Case) -
             used += 1
             assert torch.equal(ours, expected), graph.label_at(position)
     assert used
+
+
+def test_a_checkpoint_generates_with_the_settings_beside_its_weights(tmp_path: Path) -> None:
+    """The settings were those of the bare config, and numbers that `forward` makes itself were lost (Falcon's mask)."""
+    model = generators.build("falcon")
+    free = model.generate(**generators.prompts(model), max_new_tokens=NEW)
+    model.generation_config.eos_token_id = int(free[1, -5])
+    model.save_pretrained(tmp_path)
+    expected = model.generate(**generators.prompts(model), max_new_tokens=NEW)
+    assert not torch.equal(expected, free)
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4)
+    with pipelab.start(traced, between_blocks(traced, 2), device="cpu") as pipe:
+        assert torch.equal(pipe.generate(**generators.prompts(model), max_new_tokens=NEW), expected)
+
+
+def test_one_row_many_groups_and_scores(case: Case) -> None:
+    if case.family != "llama":
+        return
+    case.pipe.replan(between_blocks(case.traced, 2))
+    for rows, groups in ((1, None), (5, 5), (5, 3)):
+        call = {**generators.prompts(case.model, rows), "max_new_tokens": 4}
+        assert torch.equal(case.pipe.generate(**call, num_microbatches=groups), case.model.generate(**call))
+    told = {**generators.prompts(case.model), "max_new_tokens": 4}
+    told |= {"return_dict_in_generate": True, "output_scores": True}
+    ours, expected = case.pipe.generate(**told), case.model.generate(**told)
+    assert torch.equal(ours.sequences, expected.sequences)
+    torch.testing.assert_close(ours.scores, expected.scores)
