@@ -7,8 +7,8 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -60,6 +60,24 @@ def use(lab: Lab, rng: random.Random, what: str) -> Callable[[], None]:
     return run
 
 
+@contextmanager
+def one_ctrl_c() -> Iterator[None]:
+    """A block in which Ctrl-C is raised once: a second one may come when all is over."""
+    is_due = [True]
+
+    def handle(*_: object) -> None:
+        if is_due:
+            is_due.clear()
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        is_due.clear()
+        signal.signal(signal.SIGINT, before)
+
+
 def during(
     outcome: Outcome, rng: random.Random, work: Callable[[], None], act: Callable[[], None], within_s: float = 0.03
 ) -> BaseException | None:
@@ -76,25 +94,23 @@ def during(
 
     thread = threading.Thread(target=later, daemon=True)
     error: BaseException | None = None
-    try:
-        thread.start()
-        while error is None:
-            was_done = bool(acted)
-            try:
-                work()
-            except (PipelabError, KeyboardInterrupt) as caught:
-                error = caught
-                came_s = time.perf_counter()
-            if was_done:
-                break
+    came_s = 0.0
+    with one_ctrl_c():
+        try:
+            thread.start()
+            while error is None:
+                was_done = bool(acted)
+                try:
+                    work()
+                except PipelabError as caught:
+                    error, came_s = caught, time.perf_counter()
+                if was_done:
+                    break
+        except KeyboardInterrupt as caught:
+            error, came_s = caught, time.perf_counter()
         thread.join()
-    except KeyboardInterrupt as caught:  # it came between two calls
-        while thread.is_alive() or not acted:
-            time.sleep(1e-3)
-        error, came_s = caught, time.perf_counter()
-    begun.set()
-    with suppress(KeyboardInterrupt):  # a second Ctrl-C may come when all is over
         time.sleep(1e-3)
+    begun.set()
     if error is not None:
         error.__traceback__ = None  # it holds this frame, and that holds what works with the pipeline
         outcome.detected_s = came_s - acted[0]
