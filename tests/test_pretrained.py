@@ -26,7 +26,7 @@ def offline() -> Iterator[None]:
     huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "vit", "gpt_neo", "bloom", "mixtral"])
+@pytest.mark.parametrize("name", ["vit", "gpt_neo"])
 def test_checkpoint_runs_as_the_model_that_wrote_it(name: str, tmp_path: Path) -> None:
     model, _ = zoo.build(name)
     model.save_pretrained(tmp_path)

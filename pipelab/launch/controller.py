@@ -25,7 +25,7 @@ from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.job import Job
 from pipelab.launch.measuring import measure_steps
-from pipelab.launch.memory import Weights
+from pipelab.launch.memory import Weights, check_room
 from pipelab.launch.pacing import check_pace, paces_of
 from pipelab.launch.ring_job import RingJob
 from pipelab.launch.ring_wiring import RingWiring
@@ -105,6 +105,8 @@ class Pipeline:
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(*traced.stored())
+            if self._weights.pieces and choose(device, self._plan.num_stages).kind == "cpu":
+                check_room(sum(stage.param_bytes for stage in self._plan.stages), "the weights")
             self._runner = Runner(self._weights)
             self._baselines = Baselines(traced, self._weights, device)
             self._let_go = weakref.finalize(self, _let_go, self._runner, self._weights)

@@ -62,9 +62,7 @@ class Segment:
             LaunchError: There is not so much memory.
         """
         num_bytes = _aligned(max(num_bytes, 1))
-        free_bytes = free_memory_bytes()
-        if free_bytes is not None and num_bytes > free_bytes:
-            raise LaunchError(_no_memory(num_bytes, what, f"{format_bytes(free_bytes)} of memory is free"))
+        check_room(num_bytes, what)
         make = _memory_file if hasattr(os, "memfd_create") else unlinked_file
         try:
             return cls(make(num_bytes), num_bytes)
@@ -155,6 +153,21 @@ def unlinked_file(num_bytes: int) -> int:
         while written < num_bytes:
             written += file.write(block[: num_bytes - written])
         return os.dup(file.fileno())
+
+
+def check_room(num_bytes: int, what: str) -> None:
+    """Check that there is as much memory.
+
+    Args:
+        num_bytes: How much.
+        what: What it is for, as the error says it: "the weights".
+
+    Raises:
+        LaunchError: There is not.
+    """
+    free_bytes = free_memory_bytes()
+    if free_bytes is not None and num_bytes > free_bytes:
+        raise LaunchError(_no_memory(num_bytes, what, f"{format_bytes(free_bytes)} of memory is free"))
 
 
 def free_memory_bytes() -> int | None:

@@ -1,7 +1,9 @@
 """Checkpoints on real ranks: each reads what it needs and no more, and damage leaves nothing behind."""
 
 import json
+import os
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 import pipelab
 from pipelab.errors import LaunchError, StageError
+from pipelab.launch import peak_memory
 from pipelab.launch.runner import Runner
 
 transformers = pytest.importorskip("transformers")
@@ -146,3 +149,64 @@ def test_new_ranks_read_what_a_dead_one_held(sharded: tuple[Path, Any]) -> None:
             pipe(**traced.kwargs)
         assert torch.equal(pipe(**traced.kwargs)[0], model(**traced.kwargs)[0])
         assert pipe.read_bytes == share
+
+
+def write_sparse(config: Any, folder: Path, num_shards: int) -> dict[str, Tensor]:
+    """A checkpoint of zeros that takes no room on the disk, but for embeddings and head, which are returned."""
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    torch.manual_seed(0)
+    real = {name: torch.randn(shapes[name]) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    real["model.norm.weight"] = torch.ones(shapes["model.norm.weight"])
+    file_of = {}
+    names = list(shapes)
+    for shard in range(num_shards):
+        file = f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"
+        header, end = {}, 0
+        for name in names[shard * len(names) // num_shards : (shard + 1) * len(names) // num_shards]:
+            file_of[name] = file
+            begin, end = end, end + 4 * prod(shapes[name])
+            header[name] = {"dtype": "F32", "shape": shapes[name], "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        with (folder / file).open("wb") as written:
+            written.write(len(text).to_bytes(8, "little") + text)
+            written.truncate(8 + len(text) + end)
+            for name in real.keys() & header.keys():
+                written.seek(8 + len(text) + header[name]["data_offsets"][0])
+                written.write(memoryview(real[name].numpy()))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
+    return real
+
+
+def memory_bytes(pid: int, key: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{key}:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks of memory are read from /proc")
+def test_two_gigabytes_are_read_once_by_those_who_need_them(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(
+        num_hidden_layers=10, hidden_size=2048, intermediate_size=5632, num_attention_heads=16, vocab_size=2048,
+        tie_word_embeddings=False, dtype="float32", architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    real = write_sparse(config, tmp_path, num_shards=5)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) > 2e9
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4)
+    with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
+        own = os.getpid()
+        peak_memory.reset_peak(torch.device("cpu"))
+        before = [memory_bytes(pid, "VmRSS") for pid in (own, *pipe.pids)]
+        logits = pipe(**traced.kwargs).logits
+        peaks = [memory_bytes(pid, "VmHWM") - idle for pid, idle in zip((own, *pipe.pids), before, strict=True)]
+        shares = [stage.param_bytes for stage in pipe.plan.stages]
+        assert list(pipe.read_bytes) == shares
+    assert sum(shares) > 2e9
+    for share, peak in zip(shares, peaks[1:], strict=True):
+        assert share < peak <= 1.15 * share
+    assert peaks[0] < 100e6
+    # Layers of zeros add nothing to the embeddings.
+    hidden = real["model.embed_tokens.weight"][traced.kwargs["input_ids"]]
+    hidden = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + config.rms_norm_eps)
+    torch.testing.assert_close(logits, hidden @ real["lm_head.weight"].T)
