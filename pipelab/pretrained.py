@@ -158,6 +158,7 @@ def trace_pretrained(
     step = None
     with announce(f"tracing {config.model_type} without weights"):
         model = _on_meta(config, dtype)
+        _keep_wide(model)
         if source is not None:
             _take_generation_settings(model, source)
         if cache_len is None:
@@ -217,6 +218,18 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
     except (ValueError, ImportError) as error:
         raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")
+
+
+def _keep_wide(model: Any) -> None:
+    """Leave in float32 what transformers leaves so when it loads a narrow model, such as T5 in float16."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    plan = model._get_dtype_plan(next(model.parameters()).dtype)
+    if plan:
+        wide, rule_of, _ = build_glob_alternation(list(plan))
+        for name, parameter in model.named_parameters():
+            if (found := wide.search(name)) is not None:
+                parameter.data = parameter.data.to(plan[rule_of[str(found.lastgroup)]])
 
 
 def _without_memory(model: nn.Module) -> nn.Module:

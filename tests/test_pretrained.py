@@ -1,5 +1,6 @@
 """Checkpoints: planned without weights, run with them; and what is said when they cannot be had."""
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import pipelab
 from pipelab.errors import InputError, LaunchError, TraceError
+from pipelab.recomputed import recomputed
 
 transformers = pytest.importorskip("transformers")
 
@@ -43,6 +45,42 @@ def test_dtype_is_the_configs_or_as_asked(tmp_path: Path) -> None:
     wide = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4, dtype="float32")
     assert {w.dtype for w in wide.graph.weights} == {"float32"}
     assert {tensor.dtype for tensor in wide.weights().values()} == {torch.float32}
+
+
+def as_another_class(folder: Path, model: torch.nn.Module, name: str) -> None:
+    """Write a checkpoint whose config names another class than wrote the weights."""
+    model.save_pretrained(folder)  # type: ignore[operator]  # transformers'
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+
+
+def test_names_with_and_without_the_base_models_prefix_are_found(tmp_path: Path) -> None:
+    """GPT-2 was published without `transformer.`, and its head is tied, so that no file holds it."""
+    whole, _ = zoo.build("gpt2")
+    as_another_class(tmp_path / "base", whole.base_model, "GPT2LMHeadModel")
+    as_another_class(tmp_path / "whole", whole, "GPT2Model")
+    for folder, prefix in (("base", ""), ("whole", "transformer.")):
+        weights = pipelab.trace_pretrained(tmp_path / folder, batch_size=2, seq_len=4).weights()
+        expected = whole.state_dict()
+        assert weights
+        for name, weight in weights.items():
+            assert torch.equal(weight, expected[prefix + name])
+
+
+def test_a_head_that_no_file_holds_is_named_instead_of_made_up(tmp_path: Path) -> None:
+    model, _ = zoo.build("llama")
+    as_another_class(tmp_path, model.base_model, "LlamaForCausalLM")
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4)
+    with pytest.raises(LaunchError, match=r"No file in .* holds tensor 'lm_head\.weight' \(float32 \(32, 16\)\)"):
+        traced.stored()
+
+
+def test_a_buffer_that_the_class_does_not_compute_is_not_made_up() -> None:
+    with torch.device("meta"):
+        model = zoo.build("llama")[0].to("meta")
+        model.model.register_buffer("strange", torch.ones(3), persistent=False)
+    with pytest.raises(LaunchError, match=r"Buffer 'model\.strange' of LlamaForCausalLM is in no file"):
+        recomputed(model, ["model.strange"])
 
 
 def test_config_alone_can_only_be_planned() -> None:
