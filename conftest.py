@@ -3,8 +3,10 @@
 import pytest
 from browser import CHROMIUM
 
-# They start servers and ranks, and look at what those leave behind; all others run two at a time.
+# They look at times, at memory, or at what servers and ranks leave behind; all others run two at a time.
 ALONE = {
+    "test_client.py", "test_faults.py", "test_generation_faults.py", "test_interrupts.py", "test_measuring.py",
+    "test_peak_memory.py", "test_probing.py", "test_safety.py", "test_soak.py",
     "test_first_notebook.py", "test_hosts.py", "test_jupyterlab.py", "test_kernel.py", "test_lab.py", "test_readme.py",
     "test_saved_notebook.py",
 }  # fmt: skip
@@ -19,7 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("notebook")
-        if item.path.suffix == ".ipynb" or item.path.parent.name == "launch" or item.path.name in ALONE:
+        if item.path.suffix == ".ipynb" or item.path.name in ALONE:
             item.add_marker("alone")
 
 

@@ -80,8 +80,8 @@ def opened(host: tuple[Browser, Lab], name: str, place: str) -> Iterator[Noteboo
     expect(explorer_in(page)).to_be_visible(timeout=CELL_MS)
     yield notebook
     page.close()
-    # Notebook 7 itself stumbles over its settings; a kernel that restarts ends its connections.
-    assert [what for what in found if "schema" not in what and "kernel" not in what.lower()] == []
+    # A kernel that restarts ends its connections.
+    assert [what for what in found if "kernel" not in what.lower()] == []
 
 
 @pytest.fixture(scope="module")
