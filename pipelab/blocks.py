@@ -1,6 +1,6 @@
 """Finds the pieces people cut a model around: its repeated layers, and what lies between them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipelab.graph import Block, ModuleCall
 
@@ -9,19 +9,23 @@ from pipelab.graph import Block, ModuleCall
 _NESTED_SHARE = 0.8
 
 
-def find_blocks(calls: Sequence[ModuleCall], has_weights: Sequence[bool]) -> tuple[tuple[Block, ...], str]:
+def find_blocks(
+    calls: Sequence[ModuleCall], has_weights: Sequence[bool], args: Sequence[Sequence[int]]
+) -> tuple[tuple[Block, ...], str]:
     """The blocks of a model, covering all its ops, and the prefix their labels leave out.
 
-    Repeated layers are the elements of the outermost lists of like modules ("h.0", "h.1", ...); a model
-    without such a list is taken apart into its top-level children.
+    Repeated layers are the elements of the outermost lists of like modules ("h.0", "h.1", ...), or, where an
+    element is little more than a list itself, that one's; a model without such a list is taken apart into its
+    top-level children.
 
     Args:
         calls: Every module call, outer before inner.
         has_weights: Per op, whether it reads a weight. Ops outside any block that read none (a `cat`
             between two blocks) belong to the block before them.
+        args: Per op, the values it reads, by the op that made them; the model's inputs are negative.
     """
     num_ops = len(has_weights)
-    paths = _repeated(calls) or _children(calls)
+    paths = _repeated(calls, args) or _children(calls)
     chosen: list[ModuleCall] = []
     for call in sorted((c for c in calls if c.path in paths), key=lambda c: (c.start, -c.stop)):
         if not chosen or call.start >= chosen[-1].stop:
@@ -30,7 +34,8 @@ def find_blocks(calls: Sequence[ModuleCall], has_weights: Sequence[bool]) -> tup
     blocks: list[Block] = []
     edge = 0
     for call in chosen:
-        start = _fill(blocks, calls, edge, call.start, has_weights, "mid" if blocks else "embed")
+        between = _between(calls, edge, call.start, chosen) if blocks else "embed"
+        start = _fill(blocks, calls, edge, call.start, has_weights, between.removeprefix(prefix))
         label = call.path.removeprefix(prefix) + (f" (call {call.call + 1})" if call.call else "")
         blocks.append(Block(call.path, label, start, call.stop))
         edge = call.stop
@@ -50,7 +55,7 @@ def _fill(
     if any(has_weights[start:stop]):
         if blocks:  # a function of the block's output, up to the next module, is still the block's
             first = min((call.start for call in calls if start <= call.start < stop), default=start)
-        number = sum(block.label.startswith(label) for block in blocks)
+        number = sum(block.label.partition(" ")[0] == label for block in blocks)
         blocks.append(Block("", f"{label} {number + 1}" if number else label, first, stop))
         start, stop = start, first
     elif not blocks:
@@ -60,6 +65,17 @@ def _fill(
         last = blocks[index]
         blocks[index] = Block(last.path, last.label, last.start, stop)
     return blocks[-1].stop
+
+
+def _between(calls: Sequence[ModuleCall], start: int, stop: int, chosen: Sequence[ModuleCall]) -> str:
+    """What stands between two blocks: a module or list of modules that holds none of them; else "mid"."""
+    paths = [call.path for call in calls if start <= call.start and call.stop <= stop]
+    shared = paths[0].split(".") if paths else []
+    for path in paths:
+        while path.split(".")[: len(shared)] != shared:
+            shared.pop()
+    path = ".".join(shared)
+    return path if path and not any(_related(path, call.path) for call in chosen) else "mid"
 
 
 def list_elements(calls: Sequence[ModuleCall]) -> list[ModuleCall]:
@@ -103,7 +119,7 @@ def _lists(calls: Sequence[ModuleCall]) -> dict[str, dict[str, str]]:
     return lists
 
 
-def _repeated(calls: Sequence[ModuleCall]) -> set[str]:
+def _repeated(calls: Sequence[ModuleCall], args: Sequence[Sequence[int]]) -> set[str]:
     paths = {call.path for call in calls}
     composite = {_parent(path) for path in paths}
     lists = {
@@ -124,7 +140,8 @@ def _repeated(calls: Sequence[ModuleCall]) -> set[str]:
             for path in lists[parent]
             if _outermost(path, lists, element)
         ]
-        if inner and sum(num_ops[path] for path in inner) >= _NESTED_SHARE * num_ops[element]:
+        share = sum(num_ops[path] for path in inner)
+        if inner and share >= _NESTED_SHARE * num_ops[element] and not _leaps(element, inner, calls, args):
             for path in inner:
                 choose(path)
         else:
@@ -134,7 +151,34 @@ def _repeated(calls: Sequence[ModuleCall]) -> set[str]:
         for element in elements:
             if _outermost(element, lists, ""):
                 choose(element)
-    return found
+    return found - _small_heads(found, composite, num_ops)
+
+
+def _leaps(element: str, inner: Sequence[str], calls: Sequence[ModuleCall], args: Sequence[Sequence[int]]) -> bool:
+    """Whether a residual path leads around the lists in an element: then it is one layer, not a list of them.
+
+    The convolutions of a ResNet's layer are such a list. Its input is read by them, and again when they are done.
+    """
+    whole = next(call for call in calls if call.path == element)
+    spans = [c for c in calls if c.path in inner and whole.start <= c.start < whole.stop]
+    first_read: dict[int, int] = {}
+    for index in range(whole.start, whole.stop):
+        beside = not any(span.start <= index < span.stop for span in spans)
+        for value in args[index]:
+            first = first_read.setdefault(value, index)
+            if beside and any(first < span.stop <= index and value < span.start for span in spans):
+                return True
+    return False
+
+
+def _small_heads(found: set[str], composite: set[str], num_ops: Mapping[str, int]) -> set[str]:
+    """Lists of single modules that are less than a layer of the others: those of a head, or of an embedding."""
+    layers = found & composite
+    least = min((num_ops[path] for path in layers), default=0)
+    singles: dict[str, set[str]] = {}
+    for path in found - layers:
+        singles.setdefault(_parent(path), set()).add(path)
+    return {path for paths in singles.values() if sum(num_ops[p] for p in paths) < least for path in paths}
 
 
 def _outermost(path: str, lists: dict[str, dict[str, str]], within: str) -> bool:

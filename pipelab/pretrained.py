@@ -1,7 +1,6 @@
 """`trace_pretrained`: a transformers model by name, traced without its weights, which are read at `start`."""
 
 import copy
-import inspect
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from pipelab.capture import bind_call, capture
 from pipelab.errors import InputError, LaunchError, TraceError
+from pipelab.example_inputs import example_inputs
 from pipelab.piece_names import folder_of, pieces_of
 from pipelab.pieces import Piece
 from pipelab.progress import announce
@@ -127,8 +127,8 @@ def trace_pretrained(
     Args:
         id_or_folder_or_config: A model id of the hub, a local folder with a `config.json`, or a config object.
         batch_size: Rows of the traced batch.
-        seq_len: Tokens per row, for models that take tokens. Of a decode step, those of the encoder's input,
-            if the model has an encoder.
+        seq_len: Tokens per row, for models that take tokens, or frames of sound. Of a decode step, those of the
+            encoder's input, if the model has an encoder. Beside images, no more than the model has places for.
         cache_len: Trace one decode step: one new token per row, over a cache of the keys and values of this
             many tokens. None traces whole sequences. The caches (`graph.caches`) are inputs with room for the
             new token, which is written in place; a layer with a sliding window keeps no more than that.
@@ -162,12 +162,12 @@ def trace_pretrained(
         if source is not None:
             _take_generation_settings(model, source)
         if cache_len is None:
-            inputs = _inputs(model, batch_size, seq_len)
+            inputs = example_inputs(model, batch_size, seq_len)
         else:
             from pipelab.decoding import DecodeStep  # needs transformers
 
             step = DecodeStep.of(model, batch_size, cache_len, seq_len)
-            inputs = step.inputs(_inputs(model, batch_size, 1), with_memory=source is not None)
+            inputs = step.inputs(example_inputs(model, batch_size, 1), with_memory=source is not None)
             step.prepare(model)
         call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})
         caches = frozenset(step.caches if step else ())
@@ -196,6 +196,17 @@ def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, 
         ) from error
 
 
+def _tasks(config: "PretrainedConfig") -> tuple[str, ...]:
+    """What models are asked for when their config does not name its class, by the end of transformers' auto classes."""
+    if config.is_encoder_decoder:
+        return "ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForObjectDetection", ""
+    language = ("ForCausalLM", "ForMaskedLM")
+    if hasattr(config, "type_vocab_size") and not getattr(config, "is_decoder", False):
+        language = ("ForMaskedLM", "ForCausalLM")  # BERT and its kin can be made decoders as well
+    vision = ("ForZeroShotImageClassification", "ForImageClassification", "ForObjectDetection")
+    return *language, *vision, "ForCTC", ""
+
+
 def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.Module:
     """The model the config describes, without memory for its weights."""
     import transformers
@@ -212,9 +223,10 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
         with torch.device("meta"):
             if factory is not None:
                 return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # transformers'
-            for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM, transformers.AutoModel):
+            for task in _tasks(config):
+                auto = getattr(transformers, f"AutoModel{task}")
                 if type(config) in auto._model_mapping:
-                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return, no-untyped-call]
+                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # the same
     except (ValueError, ImportError) as error:
         raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")
@@ -254,28 +266,3 @@ def _take_generation_settings(model: Any, source: str) -> None:
 
         with suppress(OSError):  # there are none: those of the config hold
             model.generation_config = GenerationConfig.from_pretrained(source)
-
-
-def _inputs(model: nn.Module, batch_size: int, seq_len: int) -> dict[str, Tensor]:
-    """Real inputs of the right kind: random tokens, pixels or features."""
-    config: Any = model.config
-    generator = torch.Generator().manual_seed(0)
-    dtype = next(model.parameters()).dtype
-    name = str(getattr(model, "main_input_name", "input_ids"))
-    parameters = inspect.signature(model.forward).parameters
-    if name == "input_ids":
-        text = config.get_text_config()
-        shape = (batch_size, seq_len)
-        inputs = {name: torch.randint(0, text.vocab_size, shape, generator=generator)}
-        if config.is_encoder_decoder and "decoder_input_ids" in parameters:
-            inputs["decoder_input_ids"] = torch.randint(0, text.vocab_size, shape, generator=generator)
-        return inputs
-    if name == "pixel_values":
-        size = config.image_size if hasattr(config, "image_size") else 224
-        height, width = (size, size) if isinstance(size, int) else size
-        channels = getattr(config, "num_channels", 3)
-        return {name: torch.randn(batch_size, channels, height, width, generator=generator).to(dtype)}
-    raise TraceError(
-        f"pipelab does not know what inputs a {type(model).__name__} takes ({name!r}). Build the model yourself, "
-        "on the meta device if it is large, and call pipelab.trace(model, ...) with its inputs."
-    )

@@ -154,7 +154,7 @@ def record(
         caches: Names of the input nodes that are key-value caches.
 
     Raises:
-        TraceError: The model writes to memory that two of its weights share.
+        TraceError: The model writes to one of its parameters, or to memory that two of its weights share.
     """
     memory = Memory()
     for node, key in program.key_of.items():
@@ -176,7 +176,7 @@ def record(
         for key in held:
             reads.setdefault(key, []).append(index)
     illegal = illegal_cuts(memory, len(ops), last_use, list_valued, reads)
-    blocks, prefix = find_blocks(calls, [bool(op.weights) for op in ops])
+    blocks, prefix = find_blocks(calls, [bool(op.weights) for op in ops], [op.args for op in ops])
     return Graph(
         model=model_name,
         batch_size=sizes.num_rows,
@@ -196,6 +196,14 @@ def record(
 def _check_buffers(program: Program, memory: Memory) -> None:
     """A stage holds each weight by itself: what is written to one would not be seen in the other."""
     written = {memory.root(key) for key in memory.writes}
+    for name, kind in program.kinds.items():
+        if kind == "parameter" and memory.root(name) in written:
+            op = next(op for key in memory.writes if memory.root(key) == memory.root(name) for op in memory.writes[key])
+            raise TraceError(
+                f"The model writes to its parameter {name!r} as it runs ({target_name(program.ops[op])}), so that each "
+                "micro-batch would change it again. Change it once, before the trace, or set the model not to (RWKV: "
+                "rescale_every=0 in its config)."
+            )
     found: dict[int | str, tuple[str, Tensor]] = {}
     for name, tensor in program.weights.items():
         root = memory.root(name)

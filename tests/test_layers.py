@@ -26,9 +26,9 @@ LAYER = {
         "decide",
     ),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "decoding", "flops", "growing_cache", "marks", "operators", "piece_names",
-         "pieces", "pretrained", "program", "progress", "recomputed", "recording", "sizes", "stage_module", "stages",
-         "stand_in", "tensor_files", "token_steps", "tracing"),
+        ("aliasing", "blocks", "capture", "decoding", "example_inputs", "flops", "growing_cache", "marks", "operators",
+         "piece_names", "pieces", "pretrained", "program", "progress", "recomputed", "recording", "sizes",
+         "stage_module", "stages", "stand_in", "tensor_files", "token_steps", "tracing"),
         "trace",
     ),
     "launch": "launch",
