@@ -1,0 +1,93 @@
+"""What families of models take, where their layers are, and which cannot run: a selection of docs/support.py."""
+
+import pytest
+import torch
+from families import OTHERS, PRETRAINED
+from torch import Tensor, nn
+
+import pipelab
+from pipelab.errors import TraceError
+from pipelab.pretrained import _on_meta
+
+pytest.importorskip("transformers")
+
+# Of each: the inputs with the shape of a row, and the blocks.
+_SHAPES = {
+    "CLIP": {"input_ids": (6,), "pixel_values": (3, 16, 16)},
+    "Whisper": {"input_features": (8, 24), "decoder_input_ids": (6,)},
+    "wav2vec 2.0": {"input_values": (70,)},
+    "Swin": {"pixel_values": (3, 32, 32)},
+}
+_LAYERS = {
+    "CLIP": [*(f"vision_model.encoder.layers.{k}" for k in range(3)), "mid",
+             *(f"text_model.encoder.layers.{k}" for k in range(3))],
+    "Whisper": ["model.encoder.layers.0", "model.encoder.layers.1", "mid", "model.decoder.layers.0",
+                "model.decoder.layers.1"],
+    "wav2vec 2.0": ["layers.0", "layers.1", "layers.2"],
+    "Swin": ["layers.0.blocks.0", "layers.0.blocks.1", "layers.0.downsample", "layers.1.blocks.0",
+             "layers.1.blocks.1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _SHAPES)
+def test_inputs_and_layers_of_a_family_are_known(name: str) -> None:
+    traced = pipelab.trace_pretrained(PRETRAINED[name].made_config(), batch_size=2, seq_len=6)
+    assert {name: tuple(value.shape[1:]) for name, value in traced.kwargs.items()} == _SHAPES[name]
+    assert [block.label for block in traced.graph.blocks] == ["embed", *_LAYERS[name], "head"]
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if "Diffusion" not in name])
+def test_layers_of_plain_torch_models_are_known(name: str) -> None:
+    make, inputs = OTHERS[name]
+    traced = pipelab.trace(make().eval(), **inputs())
+    assert [block.label.partition(".")[2] for block in traced.graph.blocks[1:-1]][-3:] in (
+        ["0", "1", "2"],
+        ["layers.0", "layers.1", "layers.2"],
+    )
+
+
+@pytest.mark.parametrize("name", ["DETR", "CLIP", "Whisper", "BERT", "ViT", "wav2vec 2.0", "GPT-2"])
+def test_a_bare_config_is_the_model_people_use(name: str) -> None:
+    """DETR was its bare backbone, CLIP half of it, BERT a decoder."""
+    config = PRETRAINED[name].made_config()
+    config.architectures = None
+    assert type(_on_meta(config, None)).__name__ == PRETRAINED[name].model
+
+
+class Residual(nn.Module):
+    """Two convolutions, and a way around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)) for _ in range(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer(x)
+
+
+class Detector(nn.Module):
+    """Residual layers, and a head that is a short list of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Residual() for _ in range(3))
+        self.boxes = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in (*self.layers, *self.boxes):
+            x = part(x)
+        return x
+
+
+def test_neither_the_inside_of_a_residual_layer_nor_a_small_head_is_layers() -> None:
+    """DETR's blocks were the convolutions within its backbone's layers and the linears of its box predictor."""
+    graph = pipelab.trace(Detector().eval(), torch.zeros(4, 8)).graph
+    assert [block.label for block in graph.blocks] == ["layers.0", "layers.1", "layers.2", "head"]
+
+
+def test_a_model_that_writes_to_its_parameters_is_refused() -> None:
+    """RWKV divides its weights in its first forward; each micro-batch divided them again."""
+    config = PRETRAINED["RWKV"].made_config()
+    config.rescale_every = 2
+    with pytest.raises(TraceError, match=r"writes to its parameter 'rwkv\.blocks.*rescale_every=0"):
+        pipelab.trace_pretrained(config, batch_size=2, seq_len=2)
