@@ -154,7 +154,7 @@ def trace_pretrained(
     for name, count in (("batch_size", batch_size), ("seq_len", seq_len), ("cache_len", cache_len)):
         if count is not None and count < 1:
             raise InputError(f"A trace needs one row and one token at least; {name} is {count}.")
-    config, source = _config(id_or_folder_or_config)
+    config, source = config_of(id_or_folder_or_config)
     step = None
     with announce(f"tracing {config.model_type} without weights"):
         model = _on_meta(config, dtype)
@@ -175,7 +175,12 @@ def trace_pretrained(
     return PretrainedTrace(traced.graph, (), inputs, traced.program, model, traced._out_spec, source=source, step=step)
 
 
-def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, str | None]":
+def config_of(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, str | None]":
+    """A config by model id, folder or file, and where it came from; a config object's own, as a copy.
+
+    Raises:
+        TraceError: It cannot be had.
+    """
     try:
         from transformers import AutoConfig, PretrainedConfig
     except ImportError as error:
@@ -183,7 +188,7 @@ def _config(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig, 
     if isinstance(given, PretrainedConfig):
         return copy.deepcopy(given), None  # models write into theirs
     name = str(given)
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise TraceError(f"{name} holds no config.json; pass a folder that `save_pretrained` wrote.")
     try:
         return AutoConfig.from_pretrained(name), name

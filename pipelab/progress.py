@@ -11,10 +11,23 @@ from pipelab.units import format_bytes
 _LOOK_S = 0.25
 _BAR_WIDTH = 20
 
+_muted = False
+
+
+def mute() -> None:
+    """Tell no progress any more in this process."""
+    global _muted
+    _muted = True
+
 
 def tell(sentence: str) -> None:
     """Print a sentence where progress is told."""
-    print(f"pipelab: {sentence}", file=sys.stderr, flush=True)
+    _show(f"pipelab: {sentence}\n")
+
+
+def _show(text: str) -> None:
+    if not _muted:
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -52,10 +65,10 @@ def announce_bytes(what: str, progress: Callable[[], tuple[int, int]], *, after_
     def show() -> None:
         wait_s = after_s
         while not ended.wait(wait_s):
-            print(f"\r{bar(what, *progress())}", end="", file=sys.stderr, flush=True)
+            _show(f"\r{bar(what, *progress())}")
             wait_s = _LOOK_S
         if wait_s == _LOOK_S:
-            print(f"\r{bar(what, *progress())}", file=sys.stderr, flush=True)
+            _show(f"\r{bar(what, *progress())}\n")
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

@@ -19,7 +19,7 @@ LAYER = {
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",
-                     "partitions", "device_maps", "comparison", "contenders", "comparing"), "decide"),
+                     "partitions", "device_maps", "serving", "comparison", "contenders", "comparing"), "decide"),
     **dict.fromkeys(
         ("candidates", "certificates", "chain", "frontiers", "landscapes", "minmax", "mixtures", "planner",
          "polishing", "problem", "refusals", "windows"),
@@ -33,7 +33,7 @@ LAYER = {
     ),
     "launch": "launch",
     "viz": "viz",
-    **dict.fromkeys(("lab", "__init__", "__main__"), "lab"),
+    **dict.fromkeys(("lab", "shell", "__init__", "__main__"), "lab"),
 }  # fmt: skip
 
 # Layers and third-party packages each layer may import, besides the standard library.
@@ -44,7 +44,8 @@ ALLOWED = {
     "launch": {"data", "decide", "trace", "launch", "numpy", "torch"},
     "viz": {"data", "decide", "viz", "numpy", "matplotlib", "graphviz", "ipywidgets", "anywidget", "traitlets",
             "IPython"},
-    "lab": {"data", "decide", "trace", "launch", "viz", "lab", "numpy", "torch", "ipywidgets", "IPython"},
+    "lab": {"data", "decide", "trace", "launch", "viz", "lab", "numpy", "torch", "transformers", "ipywidgets",
+            "IPython"},
 }  # fmt: skip
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))

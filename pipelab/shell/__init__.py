@@ -1,0 +1,1 @@
+"""`python -m pipelab`: plan a model's split, or generate with it, from a shell."""

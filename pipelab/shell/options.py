@@ -1,0 +1,42 @@
+"""What both commands ask for, and how words become values."""
+
+import argparse
+from collections.abc import Callable
+
+from pipelab import policies, presets
+from pipelab.graph import Graph
+from pipelab.plan import Plan
+
+DTYPES = ("float32", "bfloat16", "float16")
+PIPPYS: dict[str, Callable[..., Plan]] = {
+    "equal_size": policies.equal_size,
+    "threshold": policies.threshold,
+    "uniform": policies.uniform,
+}
+SPLITS = ("optimal", *PIPPYS)
+HARDWARE = tuple(presets.PRESETS)
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """What is split, and what is printed."""
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the config's own)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def whole(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+whole.__name__ = "whole number above 0"  # argparse's message: "invalid whole number above 0 value: '0'"
+
+
+def split(graph: Graph, policy: str, num_stages: int) -> Plan:
+    """The plan of a policy that looks at sizes only."""
+    return PIPPYS[policy](graph, num_stages=num_stages)
