@@ -1,5 +1,6 @@
 """Weights that lie in files: what a process must know in order to read one by itself, and the reading."""
 
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def _fill(flat: Tensor, source: FileTensor, descriptor: int, told: Told) -> None
     size = source.torch_dtype.itemsize
     is_direct = flat.device.type == "cpu" and flat.dtype == source.torch_dtype
     num_chunk = max(_CHUNK_BYTES // size, 1)
-    buffer = torch.empty(0 if is_direct else min(num_chunk, flat.numel()), dtype=source.torch_dtype)
+    num_buffer = 1 if is_direct else max(min(num_chunk, flat.numel()), 1)
+    # Mapped, not allocated: freed between weights that stay, it would leave holes as large as they are.
+    buffer = torch.frombuffer(mmap.mmap(-1, num_buffer * size), dtype=source.torch_dtype)
     for start in range(0, flat.numel(), num_chunk):
         part = flat[start : start + num_chunk]
         into = part if is_direct else buffer[: part.numel()]
