@@ -332,7 +332,7 @@ def recording_s(size: int) -> tuple[float, float]:
         stack.callback(weights.close)
         wiring = Wiring.lay(job)
         stack.callback(wiring.close)
-        loader = Loader(Join(weights.placed, weights.segment.num_bytes), os.dup(weights.segment.descriptor))
+        loader = Loader(Join(weights.placed, weights.segment.num_bytes, {}), os.dup(weights.segment.descriptor))
         with wiring.loads(job, choose("cpu", RANKS)) as ((load, descriptors),):
             stage = loader.load(load, [os.dup(descriptor) for descriptor in descriptors])
         run = loop.computed(stage)
