@@ -17,6 +17,7 @@ EXERCISES: dict[str, tuple[float, list[float]]] = {
     "02_drag_the_split": (14, [20, 0, 1.5, 13]),
     "03_schedules_and_bubbles": (63, [62, 64, 70]),
     "04_compare_splits": (5, [1, 1.5, 2]),
+    "05_generate_text": (50, [200, 20, 5]),
 }
 EXAMPLE = re.compile(r"answer = None.*")
 
