@@ -4,7 +4,7 @@
 
 Each family is a tiny model with random weights, traced twice (without weights from its checkpoint, and with them),
 run between blocks and at random ops on two and on three processes, compared with the unsplit model, and generated
-with. The Stable Diffusion U-Net needs diffusers. With names, prints their rows alone.
+with. The Stable Diffusion U-Net needs diffusers. With names, only their rows are made anew.
 """
 
 import inspect
@@ -32,12 +32,13 @@ NEW_TOKENS = 8
 RANKS = (2, 3)
 HEAD = """# What pipelab does with which models
 
-Written by `python docs/support.py` from what ran, in {minutes:.0f} minutes on two cores. Each model is a tiny one with
-random weights; a row holds for its class. *Without weights*: traced by `trace_pretrained` from a checkpoint, and run
-from it between blocks, on 2 and 3 processes. *With*: traced by `trace`, and run on 2 and 3 processes, cut at ops
-drawn at random. All outputs equal the unsplit model's (`torch.testing.assert_close`), in two micro-batches unless the
-model's outputs cannot be put together from two. *Generates*: greedily, on 2 processes, the tokens of transformers'
-own `generate`; without a cache, every token is computed from all before it.
+Written by `python docs/support.py` from what ran, on two cores. Each model is a tiny one with random weights; a row
+holds for its class. *Without weights*: traced by `trace_pretrained` from a checkpoint, and run from it between
+blocks, on 2 and 3 processes. *With*: traced by `trace`, and run on 2 and 3 processes, cut at ops drawn at random
+(models without a checkpoint between blocks as well). All outputs equal the unsplit model's
+(`torch.testing.assert_close`), in two micro-batches unless the model's outputs cannot be put together from two.
+*Generates*: greedily, on 2 processes, the tokens of transformers' own `generate`; without a cache, every token is
+computed from all before it.
 
 | family | model | without weights | with | blocks | cuts between blocks / at ops | generates |
 |---|---|---|---|---|---|---|
@@ -182,18 +183,25 @@ def row_of(name: str) -> Row:
     return row
 
 
+def line_of(name: str) -> str:
+    """The row of one family, as the page shows it."""
+    row = row_of(name)
+    entries = (name, f"`{row.model}`", row.meta, row.real, row.blocks, row.cuts, row.generates)
+    return f"| {' | '.join(entries)} |"
+
+
 def main() -> None:
-    """Try all families and write the page, or print the rows of those that are named."""
-    began = time.perf_counter()
-    lines = []
+    """Try all families, or those that are named, and write the page; rows of the others stay as they are."""
+    page = HERE / "support.md"
     for name in sys.argv[1:] or [*PRETRAINED, *OTHERS]:
-        row = row_of(name)
-        entries = (name, f"`{row.model}`", row.meta, row.real, row.blocks, row.cuts, row.generates)
-        lines.append(f"| {' | '.join(entries)} |")
-        print(lines[-1], flush=True)
-    if not sys.argv[1:]:
-        minutes = (time.perf_counter() - began) / 60
-        (HERE / "support.md").write_text(HEAD.format(minutes=minutes) + "\n".join(lines) + "\n", encoding="utf-8")
+        began = time.perf_counter()
+        line = line_of(name)
+        print(f"{line} {time.perf_counter() - began:.0f} s", flush=True)
+        known = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+        lines = {known_line.split("|")[1].strip(): known_line for known_line in known if known_line.startswith("| ")}
+        lines[name] = line
+        rows = [lines[family] for family in (*PRETRAINED, *OTHERS) if family in lines]
+        page.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
