@@ -256,6 +256,7 @@ def _without_memory(model: nn.Module) -> nn.Module:
         return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
 
     model = copy.deepcopy(model)
+    model.__dict__.pop("forward", None)  # that of a decode step is bound to the model it was made for
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

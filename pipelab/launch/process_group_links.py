@@ -20,6 +20,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from pipelab.launch.counters import Stopped
 from pipelab.launch.devices import LinkKind
 from pipelab.launch.gpu_memory import synchronize
 from pipelab.launch.links import NUM_SLOTS, LinkSink, LinkSource, Slots
@@ -93,6 +94,20 @@ def _nccl(store: Any, rank: int) -> Any:
     return dist.ProcessGroupNCCL(dist.PrefixStore("pair", store), rank, 2, options)
 
 
+def _finish(work: Work, signals: Signals) -> None:
+    """Wait for a message.
+
+    Raises:
+        Stopped: The neighbour is gone, which is for the kernel to tell: he died of something else.
+    """
+    try:
+        work.wait()
+    except RuntimeError as error:
+        if signals.is_alone():
+            raise Stopped from error
+        raise
+
+
 class GroupSource(LinkSource):
     """Receives from the stage before.
 
@@ -121,7 +136,7 @@ class GroupSource(LinkSource):
         """The values, in the slot. The next message comes into the other one meanwhile."""
         if microbatch + 1 < self._count:
             self._receive(microbatch + 1)
-        self._works.popleft().wait()
+        _finish(self._works.popleft(), self._signals)
         return self._here.unpack(microbatch)
 
     def close(self) -> None:
@@ -157,7 +172,7 @@ class GroupSink(LinkSink):
         super().wait(step, microbatch)
         under_way = 0 if microbatch == 0 else NUM_SLOTS - 1
         while len(self._works) > under_way:
-            self._works.popleft().wait()
+            _finish(self._works.popleft(), self._signals)
 
     def put(self, step: int, microbatch: int, values: Sequence[Tensor]) -> None:
         """Begin to send, and signal "full" once there is something to send."""

@@ -7,6 +7,7 @@ rank has a core for itself: waking a core that sleeps takes as long as a small s
 
 import ctypes
 import os
+import select
 import socket
 import struct
 import time
@@ -19,6 +20,7 @@ SPIN_NS = 200_000  # how long to look: a few times what waking up costs
 _TAKEN_NS = 500_000  # between two looks: somebody else had the core
 _NUM_SLEEPS = 64  # so many waits sleep at once after that
 _LOOK_AROUND_S = 0.02
+_PARTING_S = 1.0  # what a dying process holds is closed piece by piece
 
 
 class Signals(Protocol):
@@ -33,6 +35,9 @@ class Signals(Protocol):
         Raises:
             Stopped: The step is to be given up, or the neighbour is gone.
         """
+
+    def is_alone(self) -> bool:
+        """Whether the neighbour is gone; looks for a moment."""
 
     def close(self) -> None:
         """Close this end; the neighbour's waits then end."""
@@ -103,6 +108,10 @@ class Semaphores:
             if not self._found():
                 self._sleep()
             self._num_taken += 1
+
+    def is_alone(self) -> bool:
+        """Whether the neighbour has closed its end of the socket, or died."""
+        return bool(select.select([self._end], [], [], _PARTING_S)[0]) and self._is_alone()
 
     def close(self) -> None:
         """Close the socket."""
@@ -177,6 +186,11 @@ class Tokens:
         assert token == (step, microbatch), (
             f"expected step {step}, micro-batch {microbatch}; the neighbour says {token}"
         )
+
+    def is_alone(self) -> bool:
+        """Whether the neighbour has closed its end of the socket, or died; a token may still lie there."""
+        readable = select.select([self._socket], [], [], _PARTING_S)[0]
+        return bool(readable) and not self._socket.recv(_TOKEN.size, socket.MSG_PEEK)
 
     def close(self) -> None:
         """Close the socket."""
