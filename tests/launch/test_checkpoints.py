@@ -133,7 +133,10 @@ def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(s
         assert torch.equal(pipe(**traced.kwargs)[0], model(**traced.kwargs)[0])
         assert pipe.pids == pids
         share = [stage.param_bytes for stage in pipe.plan.stages]
-        assert list(pipe.read_bytes) == share, "what was read before the error was not read again"
+        # Again only the tensor that a rank was reading when the other's error stopped it.
+        largest = max(parameter.nbytes for parameter in model.parameters())
+        again = [read - own for read, own in zip(pipe.read_bytes, share, strict=True)]
+        assert all(0 <= num_bytes <= largest < own for num_bytes, own in zip(again, share, strict=True))
 
 
 def test_new_ranks_read_what_a_dead_one_held(sharded: tuple[Path, Any]) -> None:
