@@ -26,6 +26,7 @@ from transformers.cache_utils import (
 from pipelab.capture import bind_call
 from pipelab.errors import TraceError
 from pipelab.growing_cache import SourceSlots, TokenSlots
+from pipelab.sizes import symbols
 from pipelab.tracing import Trace, trace_call
 
 # "prompt" fills the caches, "next" goes on from them, "whole" has none and computes all tokens again. Without an
@@ -145,7 +146,25 @@ class TokenSteps:
         with _forward(self._model, self._step(kind, inputs)):
             call = bind_call(self._model, (), tensors)
             traced = trace_call(self._model, call, _TRACED.rows, (), tensors, frozenset(caches), opened)
+        self._check_lengths(traced, inputs)
         return TokenStep(traced, inputs)
+
+    def _check_lengths(self, traced: Trace, inputs: Mapping[str, Input]) -> None:
+        """Every length must be left open: a model that counts its tokens is a program for one length alone."""
+        nodes = traced.program.inputs
+        fixes = any(
+            not symbols(node.meta["val"].shape[dim])
+            for node, given in zip(nodes, inputs.values(), strict=True)
+            for dim in given.opened
+        )
+        # Pieces: a condition on what is left of one length alone; those on several tell that a reshape fits.
+        in_pieces = any("Mod(" in str(guard) and len(guard.free_symbols) == 1 for guard in traced.program.guards)
+        if fixes or in_pieces:
+            raise TraceError(
+                f"{type(self._model).__name__} cannot generate in stages, because its program depends on the number of "
+                "tokens (a loop over them, or pieces of a fixed length): generate with the model itself. In stages it "
+                "runs whole sequences of one length."
+            )
 
     def _token_inputs(self, kind: Kind) -> dict[str, Input]:
         seen = "new" if kind == "whole" else "slots"

@@ -1,5 +1,7 @@
 """What families of models take, where their layers are, and which cannot run: a selection of docs/support.py."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from families import OTHERS, PRETRAINED
@@ -91,3 +93,13 @@ def test_a_model_that_writes_to_its_parameters_is_refused() -> None:
     config.rescale_every = 2
     with pytest.raises(TraceError, match=r"writes to its parameter 'rwkv\.blocks.*rescale_every=0"):
         pipelab.trace_pretrained(config, batch_size=2, seq_len=2)
+
+
+@pytest.mark.parametrize("name", ["RWKV", "Mamba-2"])
+def test_a_model_that_counts_its_tokens_is_refused_by_generate(name: str) -> None:
+    """It was said that the run was stopped, or that another number of rows should be chosen."""
+    from pipelab.token_steps import TokenSteps
+
+    small = replace(PRETRAINED[name], settings={**PRETRAINED[name].settings, "num_hidden_layers": 2})
+    with pytest.raises(TraceError, match="depends on the number of tokens"):
+        TokenSteps(small.made())._trace("whole")
