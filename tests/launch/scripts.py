@@ -65,17 +65,23 @@ class Script:
             self.seen.append(line)
             if line.startswith(start):
                 return line.strip()
-        raise AssertionError(f"no line {start!r} in:\n{''.join(self.seen)}")
+        raise AssertionError(f"no line {start!r} in:\n{self.output}")
 
     def interrupt(self) -> None:
         """Ctrl-C as Jupyter sends it: to the whole process group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def finish(self) -> str:
-        """Wait for its end; everything it printed."""
-        output, _ = self.process.communicate()
+    def finish(self) -> None:
+        """Wait for its end."""
+        assert self.process.stdout is not None
+        self.seen += self.process.stdout
+        self.process.wait()
         self._timer.cancel()
-        return "".join(self.seen) + output
+
+    @property
+    def output(self) -> str:
+        """Everything it has printed."""
+        return "".join(self.seen)
 
     def kill(self) -> None:
         """End it without any chance to clean up."""

@@ -2,8 +2,7 @@
 
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import psutil
@@ -11,7 +10,7 @@ import pytest
 import torch
 import zoo
 from on_devices import assert_close, devices_of, over_links, running, tensors
-from torch import Tensor, nn
+from slow import FOREVER, X, once_running, trace_slow, works
 
 import pipelab
 from pipelab.errors import Cancelled, StageError
@@ -37,27 +36,9 @@ def test_output_is_the_models_own(name: str, link: str) -> None:
             assert_close(outputs, expected, is_exact=link in EXACT)
 
 
-class Slow(nn.Module):
-    """Many ops, so that a step is long enough to be hit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(256, 256) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            for _ in range(20):
-                x = layer(x).tanh()
-        return x
-
-
-X = torch.randn(256, 256, generator=torch.Generator().manual_seed(3))
-
-
 @pytest.fixture(scope="module")
 def slow() -> pipelab.Trace:
-    torch.manual_seed(0)
-    return pipelab.trace(Slow().eval(), X)
+    return trace_slow()
 
 
 @pytest.fixture
@@ -65,20 +46,6 @@ def pipe(slow: pipelab.Trace, link: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(controller, "choose", lambda device, num_ranks: devices_of(link, num_ranks))
     with pipelab.start(slow, pipelab.uniform(slow, num_stages=3)) as pipe:
         yield pipe
-
-
-def works(pipe: pipelab.Pipeline, slow: pipelab.Trace) -> bool:
-    for rows in (256, 17):
-        with torch.no_grad():
-            expected = slow._model(X[:rows])
-        assert_close([pipe(X[:rows])], [expected], is_exact=False)
-    return len(pipe.pids) == 3
-
-
-def when_running(pipe: pipelab.Pipeline, act: Callable[[], None]) -> None:
-    """Do something in another thread after the first step."""
-    thread = threading.Thread(target=act)
-    pipe.on_progress = lambda done, _: thread.start() if done == 1 else None
 
 
 @over_links
@@ -96,9 +63,9 @@ def test_unequal_micro_batches_of_many_numbers(slow: pipelab.Trace, link: str) -
 def test_step_given_up_leaves_no_message_for_the_next(pipe: pipelab.Pipeline, slow: pipelab.Trace) -> None:
     """A message that nobody took would be taken for the first of the next step."""
     pids = pipe.pids
-    when_running(pipe, pipe.interrupt)
+    once_running(pipe, pipe.interrupt)
     with pytest.raises(Cancelled, match="stopped"):
-        pipe.run(X.flip(0), num_microbatches=64, repeats=100_000)
+        pipe.run(X.flip(0), num_microbatches=64, repeats=FOREVER)
     assert works(pipe, slow)
     assert pipe.pids == pids
 
@@ -107,9 +74,9 @@ def test_step_given_up_leaves_no_message_for_the_next(pipe: pipelab.Pipeline, sl
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_killed_rank_is_named_and_the_next_run_works(pipe: pipelab.Pipeline, slow: pipelab.Trace, rank: int) -> None:
     pids = pipe.pids
-    when_running(pipe, lambda: os.kill(pids[rank], signal.SIGKILL))
+    once_running(pipe, lambda: os.kill(pids[rank], signal.SIGKILL))
     with pytest.raises(StageError, match="was killed by SIGKILL") as e:
-        pipe.run(X, num_microbatches=64, repeats=100_000)
+        pipe.run(X, num_microbatches=64, repeats=FOREVER)
     assert e.value.rank == rank
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert works(pipe, slow)
