@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelab.frontiers import Frontier as Frontier
     from pipelab.frontiers import FrontierPoint as FrontierPoint
     from pipelab.frontiers import frontier as frontier
+    from pipelab.generation_report import GenerationReport as GenerationReport
     from pipelab.graph import Graph as Graph
     from pipelab.hardware import Hardware as Hardware
     from pipelab.hardware import Measurement as Measurement
@@ -54,6 +55,7 @@ _HOME = {
     "Event": "events",
     "Frontier": "frontiers",
     "FrontierPoint": "frontiers",
+    "GenerationReport": "generation_report",
     "Graph": "graph",
     "Hardware": "hardware",
     "Landscape": "landscapes",
@@ -91,6 +93,7 @@ __all__ = [
     "Event",
     "Frontier",
     "FrontierPoint",
+    "GenerationReport",
     "Graph",
     "Hardware",
     "Landscape",

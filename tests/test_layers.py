@@ -15,7 +15,7 @@ LAYER = {
     **dict.fromkeys(
         ("errors", "arguments", "files", "names", "units", "table", "elements", "graph", "graph_checks", "split_points",
          "hardware", "presets", "costs", "plan", "exports", "events", "chrome_trace", "load",
-         "report", "report_words"),
+         "report", "report_words", "generation_report"),
         "data",
     ),
     **dict.fromkeys(("greedy", "policies", "schedules", "clocks", "replay", "simulator", "peers",

@@ -12,6 +12,7 @@ PUBLIC = [
     "Event",
     "Frontier",
     "FrontierPoint",
+    "GenerationReport",
     "Graph",
     "Hardware",
     "Landscape",

@@ -6,7 +6,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from pipelab.arguments import whole
 from pipelab.errors import Cancelled, InputError, LaunchError
 from pipelab.events import Timeline
+from pipelab.generation_report import GenerationReport
 from pipelab.hardware import measurement_of
 from pipelab.launch.baselines import Baseline, Baselines
 from pipelab.launch.client import current_server
@@ -27,8 +27,6 @@ from pipelab.launch.job import Job
 from pipelab.launch.measuring import measure_steps
 from pipelab.launch.memory import Weights, check_room
 from pipelab.launch.pacing import check_pace, paces_of
-from pipelab.launch.ring_job import RingJob
-from pipelab.launch.ring_wiring import RingWiring
 from pipelab.launch.runner import Runner
 from pipelab.plan import Plan, check_plan
 from pipelab.progress import announce
@@ -102,6 +100,7 @@ class Pipeline:
         self._closed = False
         self._running_in: int | None = None
         self._steps: TokenSteps | None = None
+        self._last_generation: GenerationReport | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
             self._weights = Weights(*traced.stored())
@@ -125,6 +124,11 @@ class Pipeline:
     def pids(self) -> tuple[int, ...]:
         """Process ids by rank; none after a failure that ended them, until the next run."""
         return self._runner.pids
+
+    @property
+    def last_generation(self) -> GenerationReport | None:
+        """How long the last `generate` took and where its time went; None before one has come to its end."""
+        return self._last_generation
 
     @property
     def read_bytes(self) -> tuple[int, ...]:
@@ -227,7 +231,12 @@ class Pipeline:
 
         Loop, logits processors and stopping criteria are transformers' own, and so are the tokens: the same ones,
         also of a sampling with the same seed. Each rank keeps the key-value caches of its own layers. The rows of the
-        batch go through the ranks in groups, so that all stages have work.
+        batch go through the ranks in groups, each with a loop of its own, so that all stages have work. One loop over
+        all groups, for whose slowest each token waits, is run where something is to see the whole batch: a streamer,
+        processors and criteria of your own, `return_dict_in_generate`, `max_time`, several sequences per row of a beam
+        search, and a beam search that samples.
+
+        Afterwards `last_generation` tells where the time went, and what the caches took.
 
         Args:
             input_ids: The prompts, (rows, tokens), padded on the left; of an encoder-decoder model, the encoder's
@@ -252,14 +261,19 @@ class Pipeline:
                 "token does, such as LlamaForCausalLM or T5ForConditionalGeneration. Trace that model itself."
             )
         from pipelab.launch.generate_call import generate  # needs transformers
+        from pipelab.launch.generation import Ranks
         from pipelab.token_steps import TokenSteps
 
         with self._busy() as held:
             self._steps = self._steps or TokenSteps(model)
-            ranks = _Ring(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
+            ranks = Ranks(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
             arguments = {"input_ids": input_ids, **kwargs}
             on_token = self.on_progress or _nobody
-            return generate(model, self._steps, self._plan, ranks, arguments, num_microbatches, on_token)
+            self._last_generation = None
+            made, self._last_generation = generate(
+                model, self._steps, self._plan, ranks, arguments, num_microbatches, on_token
+            )
+            return made
 
     @forgetful
     def replan(self, plan: Plan) -> None:
@@ -391,24 +405,6 @@ class Pipeline:
         """The model's own output, on the device the inputs came from."""
         outputs = self._runner.outputs()
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
-
-
-@dataclass(frozen=True)
-class _Ring:
-    """The ranks as a generation sees them."""
-
-    runner: Runner
-    devices: Devices
-    patience: Patience
-    check: Callable[[], None]
-
-    def load(self, job: RingJob) -> RingWiring:
-        """Have the ranks hold it."""
-        return self.runner.load_ring(job, self.devices, self.patience, self.check)
-
-    def flow(self, wiring: RingWiring, awaited: Callable[[], bool]) -> None:
-        """Have them run what is sent, until its end; `awaited`: whether anybody waits for them."""
-        self.runner.flow(wiring, replace(self.patience, awaited=awaited))
 
 
 def _let_go(runner: Runner, weights: Weights) -> None:

@@ -1,6 +1,7 @@
 """One flow of one rank: whatever group comes next, run the program that its token names, and hand the group on."""
 
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pipelab.launch.counters import Counters
 from pipelab.launch.ends import mapped
-from pipelab.launch.messages import RingLoad
+from pipelab.launch.messages import RingLoad, Spent
 from pipelab.launch.ring import GroupSlots, next_token, send_end, send_token
 from pipelab.program import StageTable, ValueSpec
 from pipelab.stage_module import StageModule
@@ -72,9 +73,39 @@ class RingStage:
         return list(accumulate((len(program.table.rows) for program in self.programs), initial=0))
 
 
+class Clock:
+    """Adds up how long each program takes.
+
+    Args:
+        num_programs: How many there are.
+        device: Where they compute.
+    """
+
+    def __init__(self, num_programs: int, device: torch.device) -> None:
+        self._ns = [[0, 0] for _ in range(num_programs)]
+        self._is_cuda = device.type == "cuda"
+
+    def now_ns(self) -> int:
+        """The time at which all that was asked for is done."""
+        if self._is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter_ns()
+
+    def add(self, program: int, compute_ns: int, move_ns: int) -> None:
+        """A run of a program has taken so long."""
+        spent = self._ns[program]
+        spent[0] += compute_ns
+        spent[1] += move_ns
+
+    @property
+    def spent(self) -> tuple[Spent, ...]:
+        """Per program, all its runs."""
+        return tuple(Spent(*spent) for spent in self._ns)
+
+
 @torch.inference_mode()
-def run_flow(stage: RingStage) -> None:
-    """Run what comes until the end of the flow.
+def run_flow(stage: RingStage) -> tuple[Spent, ...]:
+    """Run what comes until the end of the flow; returns how long each program took in all.
 
     What is kept of a group begins as zeros and is gone afterwards.
 
@@ -82,21 +113,28 @@ def run_flow(stage: RingStage) -> None:
         Stopped: The flow was given up, or a neighbour is gone.
     """
     kept = [{spec.name: _zeros(spec, stage.device) for spec in group} for group in stage.groups]
-    ends = stage.ends
+    ends, clock = stage.ends, Clock(len(stage.programs), stage.device)
     while token := next_token(ends.before, stage.counters):
         program, group = token
-        results = _compute(stage, program, ends.source.unpack(program, group), kept[group])
+        taken_ns = time.perf_counter_ns()
+        values = [value.to(stage.device) for value in ends.source.unpack(program, group)]
+        begun_ns = clock.now_ns()
+        results = _compute(stage, program, values, kept[group])
+        computed_ns = clock.now_ns()
         ends.sink.pack(program, group, results)
         send_token(ends.behind[group % len(ends.behind)], program, group)
+        handed_ns = time.perf_counter_ns()  # whoever comes next is at work already
+        clock.add(program, computed_ns - begun_ns, begun_ns - taken_ns + handed_ns - computed_ns)
     send_end(ends.behind[0])
+    return clock.spent
 
 
 def _compute(
-    stage: RingStage, program: int, values: tuple[Tensor, ...], kept: Mapping[str, Tensor]
+    stage: RingStage, program: int, values: Sequence[Tensor], kept: Mapping[str, Tensor]
 ) -> tuple[Tensor, ...]:
     stage.counters.enter(stage.rank, stage.first_ops[program])
     own = [kept[spec.name] for spec in stage.programs[program].kept]
-    results: tuple[Tensor, ...] = stage.modules[program](*(value.to(stage.device) for value in values), *own)
+    results: tuple[Tensor, ...] = stage.modules[program](*values, *own)
     stage.counters.leave(stage.rank)
     return results
 

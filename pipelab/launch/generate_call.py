@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipelab.errors import InputError
+from pipelab.generation_report import GenerationReport
+from pipelab.launch.draws import Draws
 from pipelab.launch.generation import Generation, Loop, Ranks
 from pipelab.launch.ring_job import rows_of_groups
 from pipelab.plan import Plan
@@ -33,8 +35,8 @@ def generate(
     arguments: Mapping[str, Any],
     num_microbatches: int | None,
     on_token: OnToken,
-) -> Any:
-    """The result of transformers' `generate` for these arguments.
+) -> tuple[Any, GenerationReport]:
+    """The result of transformers' `generate` for these arguments, and how it came about.
 
     Args:
         model: The user's.
@@ -62,19 +64,22 @@ def generate(
         (result,) = generation.run([partial(twin(model, loop, ids.device).generate, **arguments)])
         if not isinstance(result, Tensor) and "past_key_values" in result:
             result.past_key_values = None  # they were the ranks'
-        return result
+        return result, generation.report
     loops = [Loop(generation, {group: count}, on_token) for group, count in groups.items()]
     parts = _parts(arguments, rows)
-    results = generation.run(
-        [partial(twin(model, loop, ids.device).generate, **part) for loop, part in zip(loops, parts, strict=True)]
-    )
+    twins = [partial(twin(model, loop, ids.device).generate, **part) for loop, part in zip(loops, parts, strict=True)]
+    if _setting(model, arguments, "do_sample"):
+        draws = Draws(rows)
+        twins = [partial(draws.for_group, group, generate) for group, generate in enumerate(twins)]
+    results = generation.run(twins)
     longest = max(result.shape[1] for result in results)
-    return torch.cat(
+    together = torch.cat(
         [
             pad(result, (0, longest - result.shape[1]), value=loop.pad_token) if result.shape[1] < longest else result
             for result, loop in zip(results, loops, strict=True)
         ]
     )
+    return together, generation.report
 
 
 def _checked(arguments: Mapping[str, Any]) -> Tensor:
@@ -113,18 +118,20 @@ def _setting(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
 
 
 def _are_independent(model: Any, arguments: Mapping[str, Any]) -> bool:
-    """Whether each group can have a loop of its own: nothing random, and nothing of the user's to call in between."""
+    """Whether each group can have a loop of its own: nothing of the batch, or the user's, to see in between."""
     plain = all(
         isinstance(value, bool | int | float | str | list | tuple | None)
         for name, value in arguments.items()
         if name not in ("input_ids", "attention_mask", "generation_config")
     )
-    together = ("do_sample", "return_dict_in_generate", "penalty_alpha", "max_time")
-    return (
-        plain
-        and not any(_setting(model, arguments, name) for name in together)
-        and (_setting(model, arguments, "num_beams") or 1) == 1
-    )
+    together = ("return_dict_in_generate", "penalty_alpha", "max_time")
+    if not plain or any(_setting(model, arguments, name) for name in together):
+        return False
+    if (_setting(model, arguments, "num_beams") or 1) == 1:
+        return True
+    # Of several sequences per row those behind the best may depend on how long the batch goes on.
+    several = (_setting(model, arguments, "num_return_sequences") or 1) > 1
+    return not several and not _setting(model, arguments, "do_sample")
 
 
 def _parts(arguments: Mapping[str, Any], rows: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,21 +1,28 @@
 """`Pipeline.generate`: transformers' own loop in the kernel, the model's steps in the ranks, rows in a ring."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelab.generation_report import GenerationReport
 from pipelab.launch.counters import Stopped
+from pipelab.launch.devices import Devices
+from pipelab.launch.generation_record import Passage, report_of
+from pipelab.launch.group import Patience
+from pipelab.launch.messages import Done
 from pipelab.launch.programs import BEAMS, Programs
 from pipelab.launch.ring_job import RingJob
 from pipelab.launch.ring_wiring import RingWiring
+from pipelab.launch.runner import Runner
 from pipelab.plan import Plan
 from pipelab.token_steps import Kind, Lengths, TokenSteps
 
@@ -26,14 +33,29 @@ if TYPE_CHECKING:
 _MOST_LENGTHS = 8
 
 
-class Ranks(Protocol):
-    """What runs a ring."""
+@dataclass(frozen=True)
+class Ranks:
+    """What runs a ring.
+
+    Attributes:
+        runner: Of the pipeline.
+        devices: Where the ranks compute.
+        patience: How long to wait for them.
+        check: Called while waiting for new ranks; may raise.
+    """
+
+    runner: Runner
+    devices: Devices
+    patience: Patience
+    check: Callable[[], None]
 
     def load(self, job: RingJob) -> RingWiring:
         """Have the ranks hold it."""
+        return self.runner.load_ring(job, self.devices, self.patience, self.check)
 
-    def flow(self, wiring: RingWiring, awaited: Callable[[], bool]) -> None:
+    def flow(self, wiring: RingWiring, awaited: Callable[[], bool]) -> tuple[Done, ...]:
         """Have them run what is sent, until its end; `awaited`: whether anybody waits for them."""
+        return self.runner.flow(wiring, replace(self.patience, awaited=awaited))
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,12 @@ class Generation:
             if error is not None:
                 raise error from None  # a loop has told only that nothing came back
 
+    @property
+    def report(self) -> GenerationReport:
+        """What it did, once it has run."""
+        assert self._round is not None, "transformers' loop begins with a step"
+        return self._round.report(self._plan, self._group_rows)
+
     def round_for(self, demand: Demand) -> "Round":
         """The ranks at work; the first loop to ask tells what all of them need."""
         with self._lock:
@@ -111,7 +139,7 @@ class Generation:
                 rows = [rows * demand.expansion for rows in self._group_rows]
                 wanted = [step for number in dict.fromkeys(rows) for step in demand.steps_of(number)]
                 programs = Programs(self._steps, self._plan, wanted, rows, demand.has_beams)
-                self._round = Round(self._ranks, programs)
+                self._round = Round(self._ranks, programs, demand.source or demand.new)
             return self._round
 
     def _hang_up(self) -> None:
@@ -125,19 +153,23 @@ class Round:
     Args:
         ranks: What runs it.
         programs: What they run.
+        num_prompt_tokens: Tokens per row that the first step is given.
     """
 
-    def __init__(self, ranks: Ranks, programs: Programs) -> None:
+    def __init__(self, ranks: Ranks, programs: Programs, num_prompt_tokens: int) -> None:
         self.wiring = ranks.load(programs.job)
         self._programs = programs
+        self._num_prompt_tokens = num_prompt_tokens
         self._under_way: set[int] = set()
+        self._passages: list[Passage] = []
+        self._done: Sequence[Done] = ()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._watch, args=(ranks,), daemon=True)
         self._thread.start()
 
     def _watch(self, ranks: Ranks) -> None:
         try:
-            ranks.flow(self.wiring, lambda: bool(self._under_way))
+            self._done = ranks.flow(self.wiring, lambda: bool(self._under_way))
         except BaseException as error:
             self._error = error
         finally:
@@ -164,12 +196,25 @@ class Round:
         """
         numbers = {group: self._programs.number(kind, self._programs.job.group_rows[group], new) for group in groups}
         self._under_way.update(groups)
+        sent_ns, results = {}, []
         for group, values in groups.items():
             specs = self._programs.job.programs[numbers[group]][0].inputs
+            sent_ns[group] = time.perf_counter_ns()
             self.wiring.send(numbers[group], group, [values[spec.name] for spec in specs])
-        results = [self.wiring.wait(number, group) for group, number in numbers.items()]
+        for group, number in numbers.items():
+            results.append(self.wiring.wait(number, group))
+            self._passages.append(Passage(number, group, sent_ns[group], time.perf_counter_ns()))
         self._under_way.difference_update(groups)
         return results
+
+    def report(self, plan: Plan, rows: Sequence[int]) -> GenerationReport:
+        """What was done, after the end.
+
+        Args:
+            plan: Where the model is cut.
+            rows: Rows of each group, as the user passed them.
+        """
+        return report_of(plan, self._programs, rows, self._num_prompt_tokens, self._passages, self._done)
 
 
 class Loop:
@@ -194,8 +239,9 @@ class Loop:
 
     @property
     def pad_token(self) -> int:
-        """What follows a finished sequence."""
-        return int(self._settings._pad_token_tensor)
+        """What follows a finished sequence; the result of a beam search has its end token go on if padding is 0."""
+        padding = int(self._settings._pad_token_tensor)
+        return padding if padding or self._settings.num_beams == 1 else int(self._settings._eos_token_tensor[0])
 
     def logits(self, tokens: Mapping[str, Tensor], cache: "RankCache | None") -> Tensor:
         """The logits of each row's last token, (rows, vocabulary)."""

@@ -152,6 +152,19 @@ class RankEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """How long a rank was at one program of a ring, in all its runs.
+
+    Attributes:
+        compute_ns: In its ops.
+        move_ns: Taking values in and handing them on.
+    """
+
+    compute_ns: int
+    move_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The step is done.
 
@@ -159,11 +172,13 @@ class Done:
         events: What this rank did.
         peak_memory_bytes: The most memory it held meanwhile.
         op_s: Per micro-batch the seconds of each op, if it was asked to measure them.
+        programs: Per program of a ring, how long it was at it.
     """
 
     events: tuple[RankEvent, ...]
     peak_memory_bytes: int
     op_s: tuple[tuple[float, ...], ...] = ()
+    programs: tuple[Spent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

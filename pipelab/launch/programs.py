@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelab.errors import SplitError
 from pipelab.graph import Graph
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BEAMS = "beams"  # the program that has each row of a group go on from another row's caches
 
+Phase = Literal["prefill", "decode", "beams"]
+
 
 class Programs:
     """What ranks run, and the number of each program.
@@ -30,6 +32,7 @@ class Programs:
 
     Attributes:
         job: What ranks run.
+        has_cache: Whether they keep caches from step to step.
 
     Raises:
         TraceError: A step cannot be traced.
@@ -57,10 +60,20 @@ class Programs:
                 self._numbers[BEAMS, lengths.rows, 0] = len(programs)
                 programs.append(tuple(_follow_beams(stage) for stage in tables))
         self.job = RingJob(tuple(programs), tuple(group_rows), borrowed.constants)
+        self.has_cache = any(kind == "prompt" for kind, _ in wanted)
+        # Without a cache a step is longer than the prompt from the second token on.
+        self._shortest = min(lengths.new for kind, lengths in wanted if kind != "next")
 
     def number(self, kind: str, rows: int, new: int) -> int:
         """The program of a kind of step for this many rows and new tokens."""
         return self._numbers[kind, rows, new]
+
+    def phase(self, number: int) -> Phase:
+        """What a program is for."""
+        (kind, _, new) = next(key for key, known in self._numbers.items() if known == number)
+        if kind == BEAMS:
+            return "beams"
+        return "prefill" if kind == "prompt" or (kind == "whole" and new == self._shortest) else "decode"
 
 
 def step_cuts(plan: Plan, graph: Graph, left_out: str | None) -> tuple[int, ...]:

@@ -95,8 +95,8 @@ class Rank:
     def _flow(self) -> Reply:
         assert isinstance(self._stage, RingStage), "the ring comes first"
         peak_memory.reset_peak(self._stage.device)
-        run_flow(self._stage)
-        return Done((), peak_memory.peak_bytes(self._stage.device, self._idle_bytes))
+        programs = run_flow(self._stage)
+        return Done((), peak_memory.peak_bytes(self._stage.device, self._idle_bytes), programs=programs)
 
     def _step(self, step: Step) -> Reply:
         assert isinstance(self._stage, Stage), "the stage comes first"

@@ -125,8 +125,8 @@ class Runner:
             undo.pop_all()
         return wiring
 
-    def flow(self, wiring: RingWiring, patience: Patience) -> None:
-        """Have the ranks run what is sent through the ring, until its end.
+    def flow(self, wiring: RingWiring, patience: Patience) -> tuple[Done, ...]:
+        """Have the ranks run what is sent through the ring, until its end; returns what each of them tells.
 
         Raises:
             Cancelled: It was stopped.
@@ -134,7 +134,8 @@ class Runner:
         """
         wiring.counters.resume()
         requests = [(Flow(), ())] * wiring.job.num_ranks
-        self._ask(wiring.job, requests, wiring.counters, patience)
+        replies = self._ask(wiring.job, requests, wiring.counters, patience)
+        return tuple(reply for reply in replies if isinstance(reply, Done))
 
     def _hold(self, job: Job | RingJob, requests: Sequence[Request], counters: Counters, patience: Patience) -> None:
         try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import pipelab
-from pipelab.errors import SplitError
+from pipelab.errors import InputError, SplitError
 
 pytest.importorskip("transformers")
 
@@ -120,3 +120,51 @@ def test_one_row_many_groups_and_scores(case: Case) -> None:
     ours, expected = case.pipe.generate(**told), case.model.generate(**told)
     assert torch.equal(ours.sequences, expected.sequences)
     torch.testing.assert_close(ours.scores, expected.scores)
+
+
+def test_the_report_adds_up(case: Case) -> None:
+    if case.family != "llama":
+        return
+    case.pipe.replan(between_blocks(case.traced, 2))
+    call = {**generators.prompts(case.model, 3), "max_new_tokens": 5}
+    case.pipe.generate(**call)
+    report = case.pipe.last_generation
+    assert report is not None and report.decode is not None and report.token_s is not None and report.loop_s is not None
+    assert (report.group_rows, report.num_prompt_tokens, report.num_new_tokens) == ((2, 1), 6, 5)
+    assert (report.prefill.num_steps, report.prefill.num_tokens) == (2, 3 * 6)
+    assert (report.decode.num_steps, report.decode.num_tokens) == (2 * 4, 3 * 4)
+    # Each rank has one layer: keys and values of 2 heads of 4 floats, for 6 + 4 tokens of each row.
+    assert report.cache_bytes == ((2 * 10 * 2 * 4 * 4 * 2, 1 * 10 * 2 * 4 * 4 * 2),) * 2
+    for phase in (report.prefill, report.decode):
+        assert all(0 < share < 1 for share in phase.busy_shares)
+        assert all(0 < moving_s < phase.seconds for moving_s in phase.moving_s)
+    assert 0 < report.loop_s < report.token_s < report.decode.seconds
+    assert report.overhead_s is None, "one group waits for the other"
+    case.pipe.generate(**call, num_microbatches=1)
+    alone = case.pipe.last_generation
+    assert alone is not None and alone.token_s is not None
+    assert 0 < (alone.overhead_s or 0) < alone.token_s / 2
+    assert "3 rows in 1 group on 2 ranks, 6 tokens read and 5 made per row, 3.84 kB of KV cache" in repr(alone)
+    with pytest.raises(InputError):
+        case.pipe.generate(**call, num_microbatches=9)
+    assert case.pipe.last_generation is None, "of a call that failed there is none"
+    case.pipe.generate(**{**call, "max_new_tokens": 1}, use_cache=False)
+    short = case.pipe.last_generation
+    assert short is not None and short.decode is None and not short.has_cache
+    assert "no KV cache" in repr(short) and "Decode" not in repr(short)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_makes_the_tokens_of_half_precision(dtype: str, tmp_path: Path) -> None:
+    """Of a model, and of a checkpoint that is started so."""
+    model = generators.build("llama")
+    model.save_pretrained(tmp_path)
+    model.to(getattr(torch, dtype))
+    if dtype == "bfloat16":
+        traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4, dtype=dtype)
+    else:
+        traced = pipelab.trace(model, **generators.traced_call(model))
+    with pipelab.start(traced, between_blocks(traced, 2), device="cpu") as pipe:
+        for settings in ({}, {"do_sample": True}):
+            ours, expected = Case("llama", model, traced, pipe).both(**settings)
+            assert torch.equal(ours, expected), settings
