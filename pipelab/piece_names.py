@@ -35,7 +35,7 @@ def pieces_of(model: nn.Module, files: Mapping[str, FileTensor]) -> dict[str, Pi
     for name, converter, sources in _assigned(model, targets, files):
         if converter is None:
             [(_, source)] = sources
-            pieces.setdefault(name, Piece(_dtype(targets[name]), (source,)))
+            pieces.setdefault(name, Piece(_dtype(targets[name]), source.shape, (source,)))
             _check_shape(name, targets[name], source.shape, (source,))
         else:
             pieces.update(_converted(model, targets, name, converter, sources))
@@ -96,10 +96,10 @@ def _converted(
     for target, node in zip(made, output.args[0], strict=True):
         if target in targets:
             _check_shape(target, targets[target], tuple(node.meta["val"].shape), files)
-            yield target, _piece(_dtype(targets[target]), graph, node, files)
+            yield target, _piece(targets[target], graph, node, files)
 
 
-def _piece(dtype: str, graph: fx.Graph, wanted: fx.Node, files: Sequence[FileTensor]) -> Piece:
+def _piece(weight: Tensor, graph: fx.Graph, wanted: fx.Node, files: Sequence[FileTensor]) -> Piece:
     """The part of a conversion that one weight needs."""
     needed = {wanted}
     for node in reversed(graph.nodes):
@@ -113,7 +113,7 @@ def _piece(dtype: str, graph: fx.Graph, wanted: fx.Node, files: Sequence[FileTen
         if node in needed and node.op == "call_function"
     ]
     table = Table(tuple(node.name for node, _ in read), tuple(rows), (wanted.name,))
-    return Piece(dtype, tuple(file for _, file in read), table)
+    return Piece(_dtype(weight), tuple(weight.shape), tuple(file for _, file in read), table)
 
 
 def _argument(argument: Any) -> Any:

@@ -24,11 +24,13 @@ class Piece:
 
     Attributes:
         dtype: Of the weight; that of the file may be another.
+        shape: Of the weight.
         sources: The tensors in files it is made of.
         table: How it is made of them, each of the weight's dtype; None where it is the only one.
     """
 
     dtype: str
+    shape: tuple[int, ...]
     sources: tuple[FileTensor, ...]
     table: Table | None = None
 
@@ -65,7 +67,7 @@ def _read(source: FileTensor, dtype: torch.dtype, device: torch.device | str, to
                 raise source.wrong("cannot be read: the file was changed since its header was read. Start again.")
             _fill(flat, source, file.fileno(), told)
     except OSError as error:
-        raise source.wrong(f"cannot be read: {error.strerror}. Run again when it can; what was read stays.") from error
+        raise source.wrong(f"cannot be read: {error.strerror}. Run again when it can.") from error
     return flat.view(source.shape) if is_dense else flat.as_strided(source.shape, source.strides).contiguous()
 
 

@@ -1,7 +1,6 @@
 """`trace_pretrained`: a transformers model by name, traced without its weights, which are read at `start`."""
 
 import copy
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipelab.tracing import Trace, trace_call
 from pipelab.units import format_bytes
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import GenerationConfig, PretrainedConfig
 
     from pipelab.decoding import DecodeStep
 
@@ -157,10 +156,10 @@ def trace_pretrained(
     config, source = config_of(id_or_folder_or_config)
     step = None
     with announce(f"tracing {config.model_type} without weights"):
-        model = _on_meta(config, dtype)
+        model: Any = _on_meta(config, dtype)
         _keep_wide(model)
-        if source is not None:
-            _take_generation_settings(model, source)
+        if source is not None and model.can_generate() and (settings := generation_settings(source)):
+            model.generation_config = settings
         if cache_len is None:
             inputs = example_inputs(model, batch_size, seq_len)
         else:
@@ -191,14 +190,48 @@ def config_of(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise TraceError(f"{name} holds no config.json; pass a folder that `save_pretrained` wrote.")
     try:
-        return AutoConfig.from_pretrained(name), name
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return AutoConfig.from_pretrained(name, trust_remote_code=False), name
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        advice = (
+            "Download or save it again"
+            if Path(name).exists()
+            else "If the id is right but the model is gated or the network out of reach, pass a local folder (from "
+            "`save_pretrained` or a download)"
+        )
         raise TraceError(
-            f"The config of {name!r} cannot be had: {reason} If the id is right but the model is gated or the network "
-            "out of reach, pass a local folder (from `save_pretrained` or a download), or a config object such as "
+            f"The config of {name!r} cannot be had: {_first_line(error)} {advice}, or pass a config object such as "
             "transformers.GPT2Config()."
         ) from error
+
+
+def generation_settings(source: str, **settings: Any) -> "GenerationConfig | None":
+    """The settings that lie beside a model's weights: when to stop, what to pad with; None if there are none.
+
+    Args:
+        source: A folder or model id.
+        **settings: What is to be otherwise.
+
+    Raises:
+        TraceError: The file is damaged.
+    """
+    from transformers import GenerationConfig
+
+    file = Path(source) / "generation_config.json"
+    if Path(source).is_dir() and not file.exists():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(source, **settings)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        if isinstance(error, OSError) and not file.exists():
+            return None  # the hub has none
+        raise TraceError(f"{file} cannot be read: {_first_line(error)} Mend it, or delete it.") from error
+
+
+def _first_line(error: Exception) -> str:
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return f"{kind}{line.removesuffix('.')}."
 
 
 def _tasks(config: "PretrainedConfig") -> tuple[str, ...]:
@@ -217,7 +250,7 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
     import transformers
 
     named = [getattr(transformers, name, None) for name in config.architectures or ()]
-    factory: Any = next((found for found in named if found is not None), None)
+    factory: Any = next((found for found in named if hasattr(found, "_from_config")), None)
     if isinstance(dtype, str):
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype):
@@ -232,8 +265,8 @@ def _on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.
                 auto = getattr(transformers, f"AutoModel{task}")
                 if type(config) in auto._model_mapping:
                     return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # the same
-    except (ValueError, ImportError) as error:
-        raise TraceError(f"No model can be made of this {type(config).__name__}: {error}") from error
+    except Exception as error:  # whatever numbers that do not fit make the class raise
+        raise TraceError(f"No model can be made of this {type(config).__name__}: {_first_line(error)}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")
 
 
@@ -263,12 +296,3 @@ def _without_memory(model: nn.Module) -> nn.Module:
                 module._parameters[name] = nn.Parameter(on_cpu(parameter), requires_grad=False)
         module._buffers.update({name: on_cpu(buffer) for name, buffer in module._buffers.items() if buffer is not None})
     return model
-
-
-def _take_generation_settings(model: Any, source: str) -> None:
-    """Give a model that generates the settings that lie beside its weights: when to stop, what to pad with."""
-    if model.can_generate():
-        from transformers import GenerationConfig
-
-        with suppress(OSError):  # there are none: those of the config hold
-            model.generation_config = GenerationConfig.from_pretrained(source)

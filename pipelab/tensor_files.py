@@ -6,11 +6,13 @@ the meta device and without running code of its own (`weights_only`).
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -107,10 +109,13 @@ def _sharded(index: Path) -> dict[str, FileTensor]:
     """The tensors of all shards, as the index has them."""
     file_of = _weight_map(index)
     for name, file in file_of.items():
-        if Path(file).name != file or file in (".", "..") or not file.endswith((".safetensors", ".bin")):
+        if Path(file).name != file or not file.endswith((".safetensors", ".bin")) or not file.isprintable():
             raise LaunchError(f"{index}: tensor {name!r} is said to be in {file!r}, which is no file beside it.")
-        if not (index.parent / file).is_file():
-            raise LaunchError(f"{index.parent / file} is missing; {index.name} says that tensor {name!r} is in it.")
+        if not os.path.lexists(index.parent / file):
+            raise LaunchError(
+                f"{index.parent / file} is missing; {index.name} says that tensor {name!r} is in it. Download it, or "
+                "save the checkpoint again."
+            )
     found: dict[str, FileTensor] = {}
     for file in sorted(set(file_of.values())):
         for tensor in _tensors_of(index.parent / file):
@@ -130,8 +135,10 @@ def _weight_map(index: Path) -> dict[str, str]:
         file_of = json.loads(index.read_bytes(), object_pairs_hook=_once)["weight_map"]
         assert isinstance(file_of, dict)
         assert all(isinstance(file, str) for file in file_of.values())
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise LaunchError(f"{index} is no index of a checkpoint: it maps no tensors to files ({error}).") from error
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise LaunchError(
+            f"{index} is no index of a checkpoint: it maps no tensors to files ({error}). {_SAVE_AGAIN}"
+        ) from error
     return file_of
 
 
@@ -139,11 +146,13 @@ def _tensors_of(path: Path) -> list[FileTensor]:
     """The tensors of one file."""
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise LaunchError(f"{path} is no file. {_SAVE_AGAIN}")
         stamp = (status.st_size, status.st_mtime_ns)
         read = _of_safetensors if path.suffix == ".safetensors" else _of_archive
         return list(read(path, stamp))
     except OSError as error:
-        raise LaunchError(f"{path} cannot be read: {error}") from error
+        raise LaunchError(f"{path} cannot be read: {error.strerror}. {_SAVE_AGAIN}") from error
 
 
 # --- safetensors ------------------------------------------------------------------------------------
@@ -156,7 +165,7 @@ def _of_safetensors(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
         if name == "__metadata__":
             continue
         dtype, shape, begin, end = _entry(path, name, entry)
-        tensor = FileTensor(name, str(path), start + begin, dtype, shape, _dense(shape), stamp)
+        tensor = FileTensor(name, str(path), start + begin, dtype, shape, dense(shape), stamp)
         if tensor.num_bytes != end - begin:
             raise tensor.wrong(f"is {shape} {dtype}, and {end - begin} bytes long: that does not fit. {_SAVE_AGAIN}")
         if start + end > stamp[0]:
@@ -222,7 +231,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _dense(shape: Sequence[int]) -> tuple[int, ...]:
+def dense(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor whose elements lie one after another."""
     return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
 
 
@@ -232,8 +242,15 @@ def _dense(shape: Sequence[int]) -> tuple[int, ...]:
 def _of_archive(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
     try:
         held = torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:  # whatever a damaged or hostile file makes the reader raise
-        raise LaunchError(f"{path} cannot be read: {str(error).splitlines()[0]} {_SAVE_AGAIN}") from error
+    except UnpicklingError as error:  # whose words are how to run what the file says
+        raise LaunchError(
+            f"{path} cannot be read: it holds more than tensors, or is damaged; nothing in it was run. {_SAVE_AGAIN}"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise LaunchError(
+            f"{path} cannot be read: it is damaged, or holds tensors of an odd kind ({type(error).__name__}). "
+            f"{_SAVE_AGAIN}"
+        ) from error
     if not isinstance(held, Mapping):
         raise LaunchError(f"{path} holds a {type(held).__name__}, not tensors by name. {_SAVE_AGAIN}")
     for name, tensor in held.items():
@@ -242,6 +259,10 @@ def _of_archive(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
 
 
 def _of_storage(path: Path, name: str, tensor: Tensor, stamp: tuple[int, int]) -> FileTensor:
+    if tensor.layout is not torch.strided:
+        raise LaunchError(
+            f"{path}: tensor {name!r} is {tensor.layout}. Write the checkpoint again, with dense tensors."
+        )
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise LaunchError(
@@ -251,8 +272,6 @@ def _of_storage(path: Path, name: str, tensor: Tensor, stamp: tuple[int, int]) -
     offset = start + tensor.storage_offset() * tensor.dtype.itemsize
     dtype = str(tensor.dtype).removeprefix("torch.")
     found = FileTensor(name, os.fspath(path), offset, dtype, tuple(tensor.shape), tensor.stride(), stamp)
-    if tensor.layout is not torch.strided or min(tensor.stride(), default=0) < 0:
-        raise found.wrong(f"is {tensor.layout}. Write the checkpoint again with save_pretrained.")
     within = found.num_elements + tensor.storage_offset()
     if within * tensor.dtype.itemsize > tensor.untyped_storage().nbytes() or offset + found.num_bytes > stamp[0]:
         raise found.wrong(f"reaches beyond its memory or the file's end. {_SAVE_AGAIN}")

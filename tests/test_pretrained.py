@@ -106,6 +106,35 @@ def test_broken_checkpoint_is_named(tmp_path: Path) -> None:
         pipelab.start(traced, pipelab.uniform(traced, num_stages=2))
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("config.json", {"n_embd": -16}, "No model can be made of this GPT2Config: RuntimeError: .*negative dimension"),
+        ("config.json", {"n_embd": "many"}, "cannot be had: .*'n_embd'.* Download or save it again"),
+        ("config.json", {"dtype": "float33"}, "cannot be had: .*'float33'"),
+        ("config.json", {"activation_function": "boo"}, "No model can be made .*'boo'"),
+        ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}, "contains custom code"),
+        ("generation_config.json", [1], "generation_config.json cannot be read: TypeError.*delete it"),
+    ],
+)
+def test_a_damaged_config_is_named_and_no_code_beside_it_is_run(
+    file: str, change: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers raises whatever comes; of code beside the config it asked on the terminal whether to run it."""
+    zoo.build("gpt2")[0].config.save_pretrained(tmp_path)
+    path = tmp_path / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change} if isinstance(change, dict) else change))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(TraceError, match=said):
+        pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4)
+
+
+def test_an_architecture_that_is_no_model_is_passed_over(tmp_path: Path) -> None:
+    model, _ = zoo.build("gpt2")
+    as_another_class(tmp_path, model, "GPT2Config")
+    assert pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4).graph.model == "GPT2LMHeadModel"
+
+
 @pytest.mark.usefixtures("offline")
 def test_unknown_model_id_offers_a_folder_or_a_config() -> None:
     with pytest.raises(TraceError, match=r"'no-such/model' cannot be had.*local folder.*config object"):

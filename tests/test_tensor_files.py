@@ -29,7 +29,10 @@ FILE = "model.safetensors"
 
 
 def read(folder: Path, dtype: str | None = None) -> dict[str, torch.Tensor]:
-    return {name: Piece(dtype or tensor.dtype, (tensor,)).read("cpu") for name, tensor in tensors_in(folder).items()}
+    return {
+        name: Piece(dtype or tensor.dtype, tensor.shape, (tensor,)).read("cpu")
+        for name, tensor in tensors_in(folder).items()
+    }
 
 
 def with_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -133,6 +136,38 @@ def test_shards_must_be_those_of_the_index(tmp_path: Path) -> None:
     assert set(tensors_in(tmp_path)) == {"a.weight", "b.weight"}
 
 
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    """Opening a pipe waited for a writer for ever; the others were errors of Python's own."""
+    for name, kinds in ((FILE, ("pipe", "folder", "loop")), (f"{FILE}.index.json", ("folder", "list", "long name"))):
+        for kind in kinds:
+            folder = tmp_path / f"{name}-{kind}"
+            folder.mkdir()
+            path = folder / name
+            if kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "folder":
+                path.mkdir()
+            elif kind == "loop":
+                path.symlink_to(path)
+            else:
+                path.write_text("[]" if kind == "list" else json.dumps({"weight_map": {"a": "x" * 300 + ".bin"}}))
+            with pytest.raises(LaunchError, match=r"\.(safetensors|json|bin)\b.*|holds none of the files"):
+                tensors_in(folder)
+
+
+@pytest.mark.parametrize("held", [b"", b"text", [1], {"a": torch.eye(2).to_sparse()}])
+def test_an_archive_of_something_else_is_named(held: Any, tmp_path: Path) -> None:
+    """Without words of torch's, whose advice is to run what is in the file."""
+    path = tmp_path / "pytorch_model.bin"
+    if isinstance(held, bytes):
+        path.write_bytes(held)
+    else:
+        torch.save(held, path)
+    with pytest.raises(LaunchError, match=rf"^{path}.* again") as caught:
+        tensors_in(tmp_path)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_flipped_bits_give_an_error_or_tensors_within_the_file(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / FILE)
     whole = (tmp_path / FILE).read_bytes()
@@ -159,7 +194,7 @@ def test_a_file_that_changes_after_its_header_was_read_is_not_read(tmp_path: Pat
     tensor = tensors_in(tmp_path)["a.weight"]
     os.utime(tmp_path / FILE, ns=(0, 0))
     with pytest.raises(LaunchError, match=r"tensor 'a\.weight' cannot be read: the file was changed"):
-        Piece("float32", (tensor,)).read("cpu")
+        Piece("float32", tensor.shape, (tensor,)).read("cpu")
     (tmp_path / FILE).unlink()
     with pytest.raises(LaunchError, match=r"tensor 'a\.weight' cannot be read: No such file.*Run again"):
-        Piece("float32", (tensor,)).read("cpu")
+        Piece("float32", tensor.shape, (tensor,)).read("cpu")

@@ -112,7 +112,6 @@ class Bench:
         job = Job(tables, (1,) * _LINK_MICROBATCHES, (True,), (True,))
         names = self._devices.names
         self._start(runner, job, (names[0], names[min(1, len(names) - 1)]))
-        runner.fill((torch.zeros(_LINK_MICROBATCHES, num_bytes, dtype=torch.uint8),))
         paces_s = [(_LINK_PACE_S,) * _LINK_MICROBATCHES, (0.0,) * _LINK_MICROBATCHES]
         runner.step(self._patience, paces_s=paces_s)
         return runner.step(self._patience, paces_s=paces_s).timeline

@@ -13,7 +13,7 @@ from pipelab.launch.ends import Ends, mapped
 from pipelab.launch.flow import RingEnds, RingStage
 from pipelab.launch.loop import Stage
 from pipelab.launch.memory import Segment
-from pipelab.launch.messages import Join, Load, RingLoad
+from pipelab.launch.messages import Gather, Join, Load, RingLoad
 from pipelab.stage_module import StageModule
 
 
@@ -48,6 +48,20 @@ class Loader:
         finally:
             for descriptor in rest:  # if it failed half way
                 os.close(descriptor)
+
+    def gather(self, wanted: Gather, descriptors: Sequence[int]) -> None:
+        """Read weights from files into memory that others map."""
+        rest = list(descriptors)
+        try:
+            self.counters = counters = Counters(mapped(rest, wanted.counters_bytes))
+            memory = mapped(rest, wanted.num_bytes)
+        finally:
+            for descriptor in rest:
+                os.close(descriptor)
+        pieces = [self._pieces[placed.spec.name] for placed in wanted.placed]
+        counters.begin_reading(0, sum(piece.num_bytes for piece in pieces))
+        for placed, piece in zip(wanted.placed, pieces, strict=True):
+            placed.spec.pack(piece.read("cpu", partial(counters.count_read, 0)), memory.storage(placed))
 
     def _begin(self, load: Load | RingLoad, rest: list[int]) -> Counters:
         torch.set_num_threads(load.num_threads)

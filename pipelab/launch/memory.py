@@ -19,6 +19,7 @@ from pipelab.errors import LaunchError
 from pipelab.launch.forks import drop_in_forked_children
 from pipelab.pieces import Piece
 from pipelab.program import ValueSpec
+from pipelab.tensor_files import dense
 from pipelab.units import format_bytes
 
 ALIGNMENT = 64
@@ -109,18 +110,30 @@ class Weights:
     Args:
         tensors: Each weight in memory by name, on any device.
         pieces: Where the others lie.
+        with_room: Whether the segment gets room for those too, for `Runner.gather`.
+
+    Attributes:
+        pieces: What each rank reads by itself.
+        placed: What lies in the segment, or will.
+        segment: The memory.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece] | None = None) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece] | None = None, *, with_room: bool = False
+    ) -> None:
         self.pieces = dict(pieces or {})
         specs = [
             ValueSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.stride())
             for name, tensor in tensors.items()
         ]
+        if with_room:
+            specs += [
+                ValueSpec(name, piece.dtype, piece.shape, dense(piece.shape)) for name, piece in self.pieces.items()
+            ]
         self.placed, num_bytes = place(specs)
         with ExitStack() as undo:
             self.segment = undo.enter_context(Segment.create(num_bytes, "the weights"))
-            for placed in self.placed:
+            for placed in self.placed[: len(tensors)]:
                 placed.spec.pack(tensors[placed.spec.name], self.segment.storage(placed))
             undo.pop_all()
 

@@ -28,6 +28,21 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Read the weights that lie in files into memory that others map. Descriptors: of the counters, of that memory.
+
+    Attributes:
+        placed: Where each goes.
+        num_bytes: Size of that memory.
+        counters_bytes: Bytes of the counters' segment.
+    """
+
+    placed: tuple[Placed, ...]
+    num_bytes: int
+    counters_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchEnd:
     """Where the first stage reads the whole batch, or the last one writes it.
 
@@ -137,7 +152,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The stage is loaded."""
+    """The stage is loaded, or the weights are gathered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ ranks compute as the machine has room for. Cores share caches, memory and power,
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from pipelab.launch.group import Patience
 from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.links import NUM_SLOTS
 from pipelab.launch.memory import Weights
+from pipelab.launch.runner import Runner
 from pipelab.problem import MOST_STAGES
 from pipelab.progress import announce, tell
 from pipelab.stages import whole_table
@@ -100,9 +101,13 @@ def probe(
     sizes = _sizes(traced, microbatch_sizes)
     devices = choose(device, num_stages)
     with ExitStack() as stack:
-        weights = Weights(traced.weights())
+        weights = Weights(*traced.stored(), with_room=True)
         stack.callback(weights.close)
-        bench = Bench(traced, weights, devices, Patience(cancelled, _STALL_S), check)
+        patience = Patience(cancelled, _STALL_S)
+        if weights.pieces:
+            with closing(Runner(weights)) as reader:
+                reader.gather(patience, check)
+        bench = Bench(traced, weights, devices, patience, check)
         stack.callback(bench.close)
         measurement = _measured(traced, sizes, devices, _parallel(devices, num_stages), bench, check, progress)
     remember(traced.graph, measurement)

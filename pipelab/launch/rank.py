@@ -20,7 +20,7 @@ from pipelab.launch.counters import Stopped
 from pipelab.launch.flow import RingStage, run_flow
 from pipelab.launch.loading import Loader
 from pipelab.launch.loop import Stage, run_step
-from pipelab.launch.messages import Done, Failed, Flow, GivenUp, Join, Load, Loaded, Reply, RingLoad, Step
+from pipelab.launch.messages import Done, Failed, Flow, Gather, GivenUp, Join, Load, Loaded, Reply, RingLoad, Step
 
 _PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.5
@@ -65,9 +65,11 @@ class Rank:
                 self._loader.counters.publish_cpu(self._number)
         os._exit(1)
 
-    def _answer(self, message: Load | Step | RingLoad | Flow, descriptors: Sequence[int]) -> Reply:
+    def _answer(self, message: Gather | Load | Step | RingLoad | Flow, descriptors: Sequence[int]) -> Reply:
         try:
             match message:
+                case Gather():
+                    return self._gather(message, descriptors)
                 case Load() | RingLoad():
                     return self._load(message, descriptors)
                 case Step():
@@ -90,6 +92,11 @@ class Rank:
         self._stage, self._number = None, load.rank
         peak_memory.give_back()
         self._stage = self._loader.load(load, descriptors)
+        return Loaded()
+
+    def _gather(self, wanted: Gather, descriptors: Sequence[int]) -> Reply:
+        assert self._loader is not None, "the weights come first"
+        self._loader.gather(wanted, descriptors)
         return Loaded()
 
     def _flow(self) -> Reply:

@@ -14,13 +14,15 @@ from pipelab.launch.devices import PROCESS_GROUPS, Devices
 from pipelab.launch.failures import explain
 from pipelab.launch.group import Group, Patience, RankDied, RankRaised, RankStalled, Request
 from pipelab.launch.job import Job, fill, read
-from pipelab.launch.memory import Weights
-from pipelab.launch.messages import Done, Flow, RankEvent, Reply, Step
+from pipelab.launch.memory import Segment, Weights
+from pipelab.launch.messages import Done, Flow, Gather, RankEvent, Reply, Step
 from pipelab.launch.ring_job import RingJob
 from pipelab.launch.ring_wiring import RingWiring
 from pipelab.launch.wiring import Wiring
+from pipelab.program import StageTable, Table
 from pipelab.progress import announce_bytes
 
+_NOTHING = Job(({1: StageTable(0, 1, Table((), (), ()), (), ())},), (1,), (), ())  # to run, for one rank
 Paces = Sequence[tuple[float, ...]]  # per rank, seconds for each micro-batch
 
 
@@ -87,6 +89,22 @@ class Runner:
                 self._job = None
                 self._group.resize(num_ranks, check)
                 self._read_bytes = (*self._read_bytes, *[0] * num_ranks)[:num_ranks]
+
+    def gather(self, patience: Patience, check: Callable[[], None]) -> None:
+        """Have one rank read the weights that lie in files into the memory that every later rank maps.
+
+        Raises:
+            LaunchError: A file cannot be read.
+            StageError: The rank died before it could.
+        """
+        self.start(1, check)
+        weights = self._weights
+        placed = tuple(placed for placed in weights.placed if placed.spec.name in weights.pieces)
+        with _system_errors(), Segment.create(Counters.num_bytes(1), "the counters") as segment:
+            message = Gather(placed, weights.segment.num_bytes, segment.num_bytes)
+            descriptors = [segment.descriptor, weights.segment.descriptor]
+            self._hold(_NOTHING, [(message, descriptors)], Counters(segment), patience)
+        weights.pieces = {}
 
     def load(self, job: Job, devices: Devices, patience: Patience, check: Callable[[], None]) -> None:
         """Have the ranks hold this job; does nothing where they do.

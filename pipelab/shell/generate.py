@@ -5,7 +5,6 @@ import json
 import os
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelab.errors import InputError
@@ -121,7 +120,7 @@ def _tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # whatever a folder without its files makes the readers raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -138,16 +137,15 @@ def _check_ids(ids: "Tensor", size: int) -> None:
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     """What `generate` takes: the folder's generation_config.json, changed as was asked for."""
-    from transformers import GenerationConfig
+    from pipelab.pretrained import generation_settings  # needs torch
 
     names = ("temperature", "top_k", "top_p")
     drawing = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
     if drawing and not asked.sample:
         raise InputError(f"--{next(iter(drawing)).replace('_', '-')} is for --sample; add that.")
     wanted = {"max_new_tokens": asked.max_new_tokens, "do_sample": asked.sample, **drawing}
-    if not (Path(asked.model) / "generation_config.json").is_file():
-        return wanted
-    return {"generation_config": GenerationConfig.from_pretrained(asked.model, **wanted)}
+    beside = generation_settings(asked.model, **wanted)
+    return {"generation_config": beside} if beside else wanted
 
 
 def _streamer(tokenizer: Any) -> Any:

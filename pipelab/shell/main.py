@@ -1,7 +1,6 @@
 """The command line: what is asked, what is printed, and the exit code. Whatever is heavy loads with its command."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     asked = _parser().parse_args(arguments)
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # it warns of configs that are right
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of configs that are right
     if asked.quiet:
         progress.mute()
         os.environ["TQDM_DISABLE"] = "1"  # for the bars of transformers

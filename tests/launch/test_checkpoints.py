@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 import pipelab
 from pipelab.errors import LaunchError, StageError
 from pipelab.launch import peak_memory
+from pipelab.launch.group import Patience
+from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
 
 transformers = pytest.importorskip("transformers")
@@ -154,6 +156,22 @@ def test_new_ranks_read_what_a_dead_one_held(sharded: tuple[Path, Any]) -> None:
         assert pipe.read_bytes == share
 
 
+@pytest.mark.parametrize("name", ["gpt2", "mixtral"])  # tied; made of several tensors
+def test_one_rank_reads_for_all_that_measure(name: str, tmp_path: Path) -> None:
+    model, _ = zoo.build(name)
+    save(model, tmp_path, "safetensors", 20_000)
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4, dtype="bfloat16")
+    weights = Weights(*traced.stored(), with_room=True)
+    with closing(weights), closing(Runner(weights)) as reader:
+        assert weights.pieces
+        reader.gather(Patience(lambda: False, 60.0), lambda: None)
+        assert not weights.pieces
+        found = {placed.spec.name: placed.spec.unpack(weights.segment.storage(placed)) for placed in weights.placed}
+        expected = traced.weights()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def write_sparse(config: Any, folder: Path, num_shards: int) -> dict[str, Tensor]:
     """A checkpoint of zeros that takes no room on the disk, but for embeddings and head, which are returned."""
     config.save_pretrained(folder)
@@ -188,7 +206,25 @@ def memory_bytes(pid: int, key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{key}:"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks of memory are read from /proc")
+needs_peaks = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+
+
+@needs_peaks
+def test_who_measures_holds_no_weight(tmp_path: Path) -> None:
+    """`measure` once read the whole checkpoint into the kernel, twice over."""
+    config = transformers.LlamaConfig(
+        num_hidden_layers=1, hidden_size=1024, intermediate_size=8192, num_attention_heads=16, vocab_size=1024,
+        tie_word_embeddings=False, dtype="float32", architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    write_sparse(config, tmp_path, num_shards=2)
+    traced = pipelab.trace_pretrained(tmp_path, batch_size=1, seq_len=2)
+    peak_memory.reset_peak(torch.device("cpu"))
+    before = memory_bytes(os.getpid(), "VmRSS")
+    pipelab.measure(traced, device="cpu", num_stages=1)
+    assert memory_bytes(os.getpid(), "VmHWM") - before < traced.graph.param_bytes / 4 > 25e6
+
+
+@needs_peaks
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_two_gigabytes_are_read_once_by_those_who_need_them(dtype: str, tmp_path: Path) -> None:
     """Cast on the way, they once left holes in memory as large as themselves."""
