@@ -26,6 +26,7 @@ from transformers.cache_utils import (
 from pipelab.capture import bind_call
 from pipelab.errors import TraceError
 from pipelab.growing_cache import SourceSlots, TokenSlots
+from pipelab.progress import announce
 from pipelab.sizes import symbols
 from pipelab.tracing import Trace, trace_call
 
@@ -143,7 +144,8 @@ class TokenSteps:
         device = self._model.device
         tensors = {name: torch.zeros(i.shape(_TRACED), dtype=i.dtype, device=device) for name, i in inputs.items()}
         opened = {name: given.opened for name, given in inputs.items()}
-        with _forward(self._model, self._step(kind, inputs)):
+        told = announce(f"tracing how {type(self._model).__name__} generates")
+        with told, _forward(self._model, self._step(kind, inputs)):
             call = bind_call(self._model, (), tensors)
             traced = trace_call(self._model, call, _TRACED.rows, (), tensors, frozenset(caches), opened)
         self._check_lengths(traced, inputs)

@@ -107,9 +107,10 @@ class Trace:
         traced_leaves, traced_spec = self._call.flatten()
         if spec != traced_spec:
             traced_names, names = (", ".join(c.names) or "no arguments" for c in (self._call, call))
+            other = f"with {names}" if names != traced_names else "with lists, tuples or dicts in other places of them"
             raise InputError(
-                f"{self.graph.model} was traced with {traced_names}; it is now called with {names}, or with another "
-                "structure of them. Call it with the same arguments, or trace it again."
+                f"{self.graph.model} was traced with {traced_names}; it is now called {other}. "
+                "Call it with the same arguments, or trace it again."
             )
         tensors: list[Tensor] = []
         for leaf, traced in zip(leaves, traced_leaves, strict=True):

@@ -264,7 +264,8 @@ class Pipeline:
         from pipelab.launch.generation import Ranks
         from pipelab.token_steps import TokenSteps
 
-        with self._busy() as held:
+        shows = self.on_progress or kwargs.get("streamer")
+        with self._busy() as held, nullcontext() if shows else _announced("generating"):
             self._steps = self._steps or TokenSteps(model)
             ranks = Ranks(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
             arguments = {"input_ids": input_ids, **kwargs}

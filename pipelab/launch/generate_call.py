@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelab.arguments import whole
 from pipelab.errors import InputError
 from pipelab.generation_report import GenerationReport
 from pipelab.launch.draws import Draws
@@ -23,6 +24,8 @@ _REFUSED = (
     "assistant_model", "custom_generate", "encoder_outputs", "inputs_embeds", "output_attentions",
     "output_hidden_states", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens", "synced_gpus",
 )  # fmt: skip
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 OnToken = Callable[[int, int], None]
 
@@ -47,8 +50,8 @@ def generate(
         num_microbatches: Groups of rows that are under way at once; None for one per stage, if there are as many rows.
         on_token: Called with the tokens made per row and the most there can be.
     """
-    arguments = dict(arguments)
-    ids = _checked(arguments)
+    arguments = _checked(arguments)
+    ids = arguments["input_ids"]
     if steps.no_cache_reason and _setting(model, arguments, "use_cache") is not False:
         warnings.warn(
             f"{steps.no_cache_reason}, which processes cannot keep: every token is computed from all before it.",
@@ -82,29 +85,41 @@ def generate(
     return together, generation.report
 
 
-def _checked(arguments: Mapping[str, Any]) -> Tensor:
-    """The token ids.
+def _checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, with token ids and mask as the ranks take them.
 
     Raises:
-        InputError: There are none, or an argument is of no use here.
+        InputError: There are no ids, the mask is of others, or an argument is of no use here.
     """
     refused = [name for name in _REFUSED if arguments.get(name)]
     if refused:
         raise InputError(f"generate in a pipeline does not take {', '.join(refused)}. Leave it out.")
     ids = arguments.get("input_ids")
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point() or 0 in ids.shape:
-        found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in _INTEGERS or 0 in ids.shape:
         raise InputError(
-            f"generate takes token ids, a tensor of integers of shape (rows, tokens); it was given {found}. "
+            f"generate takes token ids, a tensor of integers of shape (rows, tokens); it was given {_found(ids)}. "
             "A tokenizer makes them: tokenizer(texts, return_tensors='pt', padding=True, padding_side='left')."
         )
-    return ids
+    mask = arguments.get("attention_mask")
+    if mask is None:
+        return {**arguments, "input_ids": ids.long()}
+    if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+        raise InputError(
+            f"attention_mask must be a tensor with a number for each token, of shape {tuple(ids.shape)} as input_ids; "
+            f"it is {_found(mask)}."
+        )
+    return {**arguments, "input_ids": ids.long(), "attention_mask": mask.long()}
+
+
+def _found(given: Any) -> str:
+    return f"{tuple(given.shape)} {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
 
 
 def _num_groups(num_rows: int, asked: int | None, num_stages: int) -> int:
     if asked is None:
         return min(num_rows, num_stages)
-    if not 1 <= asked <= num_rows:
+    asked = whole(asked, "num_microbatches")
+    if asked > num_rows:
         raise InputError(f"num_microbatches must be between 1 and the batch of {num_rows}; it is {asked}.")
     return asked
 

@@ -119,12 +119,17 @@ class Generation:
         Raises:
             Exception: What a loop raised, or what became of the ranks.
         """
+        first: BaseException | None = None
         try:
             return _all_at_once(loops, self._hang_up)
+        except BaseException as error:
+            first = error
+            raise
         finally:
-            error = self._round.end() if self._round else None
-            if error is not None:
-                raise error from None  # a loop has told only that nothing came back
+            end = self._round.end() if self._round else None
+            # A loop says Stopped where the ranks are to tell why; whatever else one raises came first, and ended them.
+            if end is not None and (first is None or isinstance(first, Stopped)):
+                raise end from None
 
     @property
     def report(self) -> GenerationReport:

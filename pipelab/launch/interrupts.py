@@ -51,7 +51,7 @@ class HeldInterrupts:
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         if self.pending:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt from None  # not while some read found nothing
 
     def _note(self, *_: object) -> None:
         self._presses += 1

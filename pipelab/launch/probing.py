@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 import numpy as np
 import torch
 
-from pipelab.arguments import whole
+from pipelab.arguments import listed, whole
 from pipelab.errors import InputError, SplitError
 from pipelab.hardware import FloatArray, Measurement, remember
 from pipelab.launch.bench import Bench
@@ -158,9 +158,9 @@ def _measured(
 def _sizes(traced: Trace, asked: Sequence[int] | None) -> tuple[int, ...]:
     """The numbers of rows to measure, ascending, the traced batch among them."""
     batch_size = traced.graph.batch_size
+    if asked is not None:
+        asked = [whole(rows, "each of microbatch_sizes") for rows in listed(asked, "microbatch_sizes")]
     for rows in asked or ():
-        if not isinstance(rows, int) or rows < 1:
-            raise InputError(f"microbatch_sizes are numbers of rows, 1 or more; one of them is {rows!r}.")
         if rows != batch_size and not any(traced.batched):
             raise InputError(f"{traced.graph.model} fixes its batch to {batch_size} rows; measure it with those.")
     if asked is None:

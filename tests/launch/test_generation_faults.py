@@ -113,6 +113,27 @@ def test_what_the_users_own_code_raises_is_raised(pipe: pipelab.Pipeline, model:
     assert works(pipe, model)
 
 
+def test_what_one_loop_of_several_raises_is_raised(pipe: pipelab.Pipeline, model: Any) -> None:
+    """It was told as "The run was stopped": what the ranks said of being sent home hid what had sent them."""
+    pids = pipe.pids
+    pipe.on_progress = lambda done, _: 1 // (3 - done)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            pipe.generate(**{**generators.prompts(model), "max_new_tokens": MANY})
+    finally:
+        pipe.on_progress = None
+    assert pipe.pids == pids
+    assert works(pipe, model)
+
+
+def test_ids_and_masks_of_any_whole_type_are_taken(pipe: pipelab.Pipeline, model: Any) -> None:
+    """Ranks were sent what the program was not traced for, and a ValueError came back."""
+    call = generators.prompts(model)
+    expected = model.generate(**call, max_new_tokens=4)
+    call = {"input_ids": call["input_ids"].int(), "attention_mask": call["attention_mask"].bool()}
+    assert torch.equal(pipe.generate(**call, max_new_tokens=4), expected)
+
+
 def test_a_long_pause_of_the_users_own_code_is_no_stall(pipe: pipelab.Pipeline, model: Any) -> None:
     """Ranks that have nothing to do are not hanging."""
     patient, pipe.stall_s = pipe.stall_s, 0.05
@@ -168,6 +189,11 @@ def test_what_cannot_be_generated_is_refused_in_words(
         pipe.generate(torch.zeros(2, 3))
     with pytest.raises(InputError, match="between 1 and the batch of 3"):
         pipe.generate(ids, num_microbatches=4)
+    with pytest.raises(InputError, match=r"whole number, 1 or more; it is '2'"):
+        pipe.generate(ids, num_microbatches="2")  # type: ignore[arg-type]  # that is the point
+    for mask in (torch.ones(2, ids.shape[1]), torch.ones(3, 2), [[1]]):
+        with pytest.raises(InputError, match=r"attention_mask must be a tensor with a number for each token"):
+            pipe.generate(ids, attention_mask=mask)
     with pytest.raises(InputError, match="does not take output_attentions"):
         pipe.generate(ids, output_attentions=True)
     with pytest.raises(ValueError, match="max_new_tokenz"):  # transformers' own

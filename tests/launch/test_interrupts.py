@@ -27,6 +27,17 @@ def test_it_comes_at_a_check() -> None:
         raise AssertionError("not reached")
 
 
+def test_a_check_does_not_tell_what_was_tried_meanwhile() -> None:
+    """Ctrl-C while `start` waited was told with the BlockingIOError of a socket that had nothing to read yet."""
+    with pytest.raises(KeyboardInterrupt) as caught, HeldInterrupts() as held:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            raise BlockingIOError
+        except BlockingIOError:
+            held.check()
+    assert caught.value.__suppress_context__
+
+
 def test_it_hides_how_the_run_was_stopped() -> None:
     with pytest.raises(KeyboardInterrupt) as caught, HeldInterrupts():
         signal.raise_signal(signal.SIGINT)
