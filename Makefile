@@ -18,8 +18,8 @@ lab: .venv/lab-installed
 	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: check programs
-	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m alone --nbmake --nbmake-timeout=300
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=300
+	$(BIN)/python -m pytest -m alone
 
 check: .venv/test-installed
 	$(BIN)/ruff format --check $(SOURCES)

@@ -3,13 +3,8 @@
 import pytest
 from browser import CHROMIUM
 
-# They look at times, at memory, or at what servers and ranks leave behind; all others run two at a time.
-ALONE = {
-    "test_client.py", "test_faults.py", "test_generation_faults.py", "test_interrupts.py", "test_measuring.py",
-    "test_peak_memory.py", "test_probing.py", "test_safety.py", "test_soak.py",
-    "test_first_notebook.py", "test_hosts.py", "test_jupyterlab.py", "test_kernel.py", "test_lab.py", "test_readme.py",
-    "test_saved_notebook.py",
-}  # fmt: skip
+# They compare times, or count what the whole of their processes holds; all others run two at a time.
+ALONE = {"test_campaign.py", "test_measuring.py", "test_probing.py", "test_soak.py"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,8 +16,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("notebook")
-        if item.path.suffix == ".ipynb" or item.path.name in ALONE:
+        if item.path.name in ALONE:
             item.add_marker("alone")
+    # What takes longest begins first, so that two workers end at about the same time.
+    items.sort(key=lambda item: not ({mark.name for mark in item.iter_markers()} & {"notebook", "jupyterlab", "slow"}))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from script_faults import SCRIPTS, Zygote
 SEED = 5
 
 
-@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork of a process with threads
 def test_nothing_hangs_is_left_or_wrong_after_any_fault() -> None:
     with clean_room() as left:
