@@ -226,7 +226,7 @@ class Pipeline:
             )
 
     @forgetful
-    def generate(self, input_ids: Tensor, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
+    def generate(self, input_ids: Tensor | None = None, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
         """Generate tokens as transformers' `generate` does, with the ranks' computing.
 
         Loop, logits processors and stopping criteria are transformers' own, and so are the tokens: the same ones,

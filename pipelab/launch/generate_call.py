@@ -50,7 +50,7 @@ def generate(
         num_microbatches: Groups of rows that are under way at once; None for one per stage, if there are as many rows.
         on_token: Called with the tokens made per row and the most there can be.
     """
-    arguments = _checked(arguments)
+    arguments = _checked(model, arguments)
     ids = arguments["input_ids"]
     if steps.no_cache_reason and _setting(model, arguments, "use_cache") is not False:
         warnings.warn(
@@ -85,12 +85,18 @@ def generate(
     return together, generation.report
 
 
-def _checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, with token ids and mask as the ranks take them.
 
     Raises:
         InputError: There are no ids, the mask is of others, or an argument is of no use here.
     """
+    if model.main_input_name != "input_ids":
+        name = model.main_input_name
+        raise InputError(
+            f"{type(model).__name__} generates from {name}, and in a pipeline generate takes token ids alone: generate "
+            f"with the model itself. In stages it runs whole calls, such as pipe({name}=..., decoder_input_ids=...)."
+        )
     refused = [name for name in _REFUSED if arguments.get(name)]
     if refused:
         raise InputError(f"generate in a pipeline does not take {', '.join(refused)}. Leave it out.")

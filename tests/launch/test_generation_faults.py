@@ -182,9 +182,12 @@ def test_it_runs_between_other_runs_and_tells_its_progress(pipe: pipelab.Pipelin
 
 
 def test_what_cannot_be_generated_is_refused_in_words(
-    pipe: pipelab.Pipeline, traced: pipelab.Trace, model: Any
+    pipe: pipelab.Pipeline, traced: pipelab.Trace, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids, ids = pipe.pids, generators.prompts(model)["input_ids"]
+    with monkeypatch.context() as whisper, pytest.raises(InputError, match="generates from input_features, and in a"):
+        whisper.setattr(model, "main_input_name", "input_features", raising=False)
+        pipe.generate(input_features=torch.zeros(2, 3, 4))
     with pytest.raises(InputError, match="integers of shape"):
         pipe.generate(torch.zeros(2, 3))
     with pytest.raises(InputError, match="between 1 and the batch of 3"):
