@@ -1,76 +1,206 @@
 """Claim: with caches that stay in the ranks, tokens come faster: than without caches, and than from one process.
 
-Peers of the same run: the same pipeline without a cache; transformers' own `generate` in one process with as many
-threads as one rank has, over the whole batch at once and over the same groups one after another.
+Peers of the same run, each process with one thread: the same pipeline without a cache; transformers' own `generate` in
+one process, over the whole batch at once and over the same groups one after another; transformers' own stages
+(`pp_size`, over gloo) and accelerate's device map, of whose devices one works at a time. On a CPU both of its devices
+are the CPU, so that only its hooks are added. All make the same tokens, which is checked.
 
-    python benchmarks/generate.py
+    python benchmarks/generate.py [--rows 16 64] [--many 256]
 """
 
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
+from typing import Any
 
-RUNS = 3
-ROWS, PROMPT, NEW, MANY = 16, 32, 24, 256
+import torch
+from machine import machine
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+import pipelab
+
+RUNS, RANKS = 3, 2
+PROMPT, NEW = 32, 24
+SETTINGS: dict[str, Any] = {"do_sample": False, "pad_token_id": 0}
+SIZES = {
+    "this one": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 8},
+    "a tiny one": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4},
+}
 
 
-def seconds(work: Callable[[], object], runs: int = RUNS) -> float:
-    """How long it takes: the median of some runs."""
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return median(taken)
+def build(name: str) -> LlamaForCausalLM:
+    """A model with random weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES[name], vocab_size=4000, bos_token_id=None, eos_token_id=None)
+    return LlamaForCausalLM(config).eval()
 
 
-def main() -> None:
+def prompts(rows: int) -> Tensor:
+    """Token ids, the same in each process."""
+    return torch.randint(0, 4000, (rows, PROMPT), generator=torch.Generator().manual_seed(0))
+
+
+def start(model: LlamaForCausalLM) -> pipelab.Pipeline:
+    """Two ranks that compute about as much as each other."""
+    traced = pipelab.trace(model, prompts(2))
+    pipe = pipelab.start(traced, pipelab.optimal(traced, num_stages=RANKS, objective="flops"), device="cpu")
+    for use in (True, False):  # the steps are traced before any clock runs
+        pipe.generate(prompts(1), max_new_tokens=2, use_cache=use, **SETTINGS)
+    return pipe
+
+
+def show(what: str, num_tokens: float, seconds: float, *ratios: str) -> None:
+    """A line of the table."""
+    print(f"  {what:52} {num_tokens / seconds:7.0f} tokens/s  {', '.join(ratios)}", flush=True)
+
+
+def in_turns(*works: Callable[[], object]) -> list[float]:
+    """How long each takes: medians of some rounds in which they take turns."""
+    taken: list[list[float]] = [[] for _ in works]
+    for _ in range(RUNS):
+        for work, seconds in zip(works, taken, strict=True):
+            began = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - began)
+    return list(map(median, taken))
+
+
+def with_and_without_a_cache(pipe: pipelab.Pipeline, many: int) -> None:
+    """One run each: without a cache it is long."""
+    for rows in (1, 4):
+        seconds = {}
+        for use in (True, False):
+            began = time.perf_counter()
+            pipe.generate(prompts(rows), max_new_tokens=many, use_cache=use, **SETTINGS)
+            seconds[use] = time.perf_counter() - began
+        name = f"{rows} row{'s' if rows > 1 else ''}, {many} new tokens"
+        show(f"{name}, with a cache", rows * many, seconds[True])
+        show(f"{name}, without", rows * many, seconds[False], f"{seconds[False] / seconds[True]:.1f} × slower")
+
+
+def groups_in_flight(model: LlamaForCausalLM, pipe: pipelab.Pipeline, rows: int) -> float:
+    """Against one process; returns the seconds of two groups."""
+    ids = prompts(rows)
+    ours, first = {}, 0.0
+    for groups in (2, 4):
+        turn_s, whole_s, ours[groups] = in_turns(
+            lambda groups=groups: [one_process(model, part) for part in ids.tensor_split(groups)],
+            lambda: one_process(model, ids),
+            lambda groups=groups: pipe.generate(ids, max_new_tokens=NEW, num_microbatches=groups, **SETTINGS),
+        )
+        if not first:
+            first = whole_s
+            show(f"{rows} rows, one process, the whole batch", rows * NEW, whole_s)
+        show(f"{rows} rows, one process, {groups} groups in turn", rows * NEW, turn_s)
+        ratios = f"{turn_s / ours[groups]:.2f} × the groups in turn", f"{whole_s / ours[groups]:.2f} × the whole batch"
+        show(f"{rows} rows, {RANKS} ranks, {groups} groups in flight", rows * NEW, ours[groups], *ratios)
+    return ours[2]
+
+
+def one_process(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
+    """What transformers itself makes."""
+    made: Tensor = model.generate(ids, max_new_tokens=NEW, **SETTINGS)  # type: ignore[operator]  # a mix-in's
+    return made
+
+
+def overhead(name: str, model: LlamaForCausalLM, pipe: pipelab.Pipeline) -> None:
+    """Of one row: what a token takes beyond computing and transformers' loop."""
+    reports = []
+    for _ in range(RUNS + 2):
+        pipe.generate(prompts(1), max_new_tokens=4 * NEW, **SETTINGS)
+        reports.append(pipe.last_generation)
+    report = min(reports, key=lambda report: report.overhead_s)
+    computing = sum(report.decode.step_busy_s)
+    (alone_s,) = in_turns(lambda: model.generate(prompts(1), max_new_tokens=4 * NEW, **SETTINGS))
+    print(
+        f"  {name:10} {1e3 * report.token_s:6.2f} ms per token: stages {1e3 * computing:.2f}, transformers' loop "
+        f"{1e3 * report.loop_s:.2f}, overhead {1e6 * report.overhead_s:.0f} µs per rank; one process "
+        f"{1e3 * alone_s / (4 * NEW):.2f} ms per token",
+        flush=True,
+    )
+
+
+def own_stages(name: str, model: LlamaForCausalLM, rows: int, ours_s: float, expected: Tensor) -> None:
+    """transformers' `pp_size`, in processes of its own."""
+    script = Path(__file__).with_name("transformers_pipeline.py")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+        asked = [folder, *map(str, (rows, PROMPT, NEW, RUNS))]
+        done = subprocess.run([*run, str(script), *asked], capture_output=True, text=True, timeout=250)
+    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not found:
+        errors = [line for line in done.stderr.splitlines() if "Error" in line]
+        print(f"  transformers' pp_size does not run: {errors[0] if errors else done.stderr[-300:]}", flush=True)
+        return
+    told = json.loads(found[0])
+    assert told["ids"] == expected.tolist()
+    seconds = median(told["seconds"])
+    what = f"{rows} row{'s' if rows > 1 else ''}, {name}, transformers' pp_size={RANKS}"
+    show(what, rows * NEW, seconds, f"pipelab {seconds / ours_s:.2f} × as fast")
+
+
+def device_map(model: LlamaForCausalLM, rows: int, ours_s: float, expected: Tensor) -> None:
+    """accelerate's hooks between two halves."""
+    if not find_spec("accelerate"):
+        print("  accelerate is not installed: pip install accelerate")
+        return
+    from accelerate import dispatch_model  # type: ignore[import-not-found]  # an optional peer
+
+    halves: dict[str, str] = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu"}
+    halves |= {f"model.layers.{layer}": "cpu" for layer in range(model.config.num_hidden_layers)} | {"lm_head": "cpu"}
+    hooked = dispatch_model(copy.deepcopy(model), device_map=halves, main_device="cpu", force_hooks=True)
+    (seconds,) = in_turns(lambda: one_process(hooked, prompts(rows)))
+    assert torch.equal(one_process(hooked, prompts(rows)), expected)
+    show(f"{rows} rows, accelerate's device map", rows * NEW, seconds, f"pipelab {seconds / ours_s:.2f} × as fast")
+
+
+def main(rows: Sequence[int], many: int) -> None:
     """Print the table."""
-    import torch
-    from machine import machine
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    import pipelab
-
     print(machine())
     warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, vocab_size=4000,
-        bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    ids = torch.randint(0, config.vocab_size, (ROWS, PROMPT))
-    settings = {"do_sample": False, "pad_token_id": 0}
-    traced = pipelab.trace(model, ids)
-    plan = pipelab.optimal(traced, num_stages=2, objective="flops")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     torch.set_num_threads(1)
-    print(f"LLaMA of {traced.graph.num_params / 1e6:.0f} M parameters, {ROWS} × {PROMPT} tokens, 2 ranks of 1 thread")
-    with pipelab.start(traced, plan, device="cpu") as pipe:
-        pipe.generate(ids[:2], max_new_tokens=2, **settings)  # traces the step
-        whole_s = seconds(lambda: model.generate(ids, max_new_tokens=NEW, **settings))
-        print(f"{'one process, the whole batch':44} {ROWS * NEW / whole_s:7.0f} tokens/s")
-        for groups in (2, 4):
-            parts = ids.tensor_split(groups)
-            one_s = seconds(lambda parts=parts: [model.generate(p, max_new_tokens=NEW, **settings) for p in parts])
-            ours_s = seconds(
-                lambda groups=groups: pipe.generate(ids, max_new_tokens=NEW, num_microbatches=groups, **settings)
-            )
-            print(f"{f'one process, {groups} groups in turn':44} {ROWS * NEW / one_s:7.0f} tokens/s")
-            print(
-                f"{f'pipeline, {groups} groups in flight':44} {ROWS * NEW / ours_s:7.0f} tokens/s  "
-                f"{one_s / ours_s:5.2f} × the groups in turn, {whole_s / ours_s:5.2f} × the whole batch"
-            )
-        for use in (True, False):  # the step without a cache is traced before the clock runs
-            pipe.generate(ids[:1], max_new_tokens=2, use_cache=use, **settings)
-        cached_s, plain_s = (
-            seconds(lambda use=use: pipe.generate(ids[:1], max_new_tokens=MANY, use_cache=use, **settings), runs=1)
-            for use in (True, False)
-        )
-        print(f"{f'pipeline, {MANY} new tokens of one row':44} {MANY / cached_s:7.0f} tokens/s")
-        print(f"{'the same without a cache':44} {MANY / plain_s:7.0f} tokens/s  {plain_s / cached_s:5.1f} × slower")
+    models = {name: build(name) for name in SIZES}
+    pipes = {name: start(model) for name, model in models.items()}
+    model, pipe = models["this one"], pipes["this one"]
+    size = sum(weight.numel() for weight in model.parameters()) / 1e6
+    print(f"LLaMA of {size:.0f} M parameters, prompts of {PROMPT} tokens, {RANKS} ranks of 1 thread")
+    print(f"A cache, in {RANKS} ranks")
+    with_and_without_a_cache(pipe, many)
+    print(f"Groups in flight, {NEW} new tokens")
+    ours_s = {count: groups_in_flight(model, pipe, count) for count in rows}
+    print(f"One row, {4 * NEW} new tokens")
+    for name in SIZES:
+        overhead(name, models[name], pipes[name])
+    tiny = pipes["a tiny one"]
+    (tiny_s,) = in_turns(lambda: tiny.generate(prompts(1), max_new_tokens=NEW, **SETTINGS))
+    made = {count: pipe.generate(prompts(count), max_new_tokens=NEW, **SETTINGS) for count in rows}
+    tiny_made = tiny.generate(prompts(1), max_new_tokens=NEW, **SETTINGS)
+    for other in pipes.values():
+        other.close()
+    print(f"Peers with stages, {NEW} new tokens")
+    for count in rows:
+        own_stages("this model", model, count, ours_s[count], made[count])
+        device_map(model, count, ours_s[count], made[count])
+    own_stages("the tiny model", models["a tiny one"], 1, tiny_s, tiny_made)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="With caches in the ranks, and rows in groups, tokens come faster.")
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--many", type=int, default=256)
+    asked = parser.parse_args()
+    main(asked.rows, asked.many)
