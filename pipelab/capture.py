@@ -200,9 +200,12 @@ def _explain(model: nn.Module, error: BaseException) -> str:
     name = type(model).__name__
     if any("DataDependent" in type(item).__name__ for item in chain):
         where = _user_line(model, error)
+        remedy = "Use torch.where or torch.cond there, or trace the parts before and after it by themselves."
+        if "torch.float16" in where:  # transformers looks for overflows so
+            remedy = "It does so in float16 alone: load it in bfloat16 or float32."
         return (
             f"{name} cannot be traced: it decides by the values of a tensor{where}, and a trace must hold for all "
-            "values. Use torch.where or torch.cond there, or trace the parts before and after it by themselves."
+            f"values. {remedy}"
         )
     reasons = "\n  caused by ".join(
         f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain if str(item).strip()

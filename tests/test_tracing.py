@@ -64,6 +64,17 @@ def test_data_dependent_branch_names_the_line_and_the_way_out() -> None:
         pipelab.trace(zoo.Branches().eval(), torch.zeros(2, 4))
 
 
+def test_a_look_for_overflow_in_float16_says_to_take_another_dtype() -> None:
+    """BART's encoder does so; nobody can change it there."""
+
+    class Careful(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(max=1) if x.dtype == torch.float16 and not torch.isfinite(x).all() else x + 1
+
+    with pytest.raises(TraceError, match=r"in float16 alone: load it in bfloat16"):
+        pipelab.trace(Careful().eval(), torch.zeros(2, 4, dtype=torch.float16))
+
+
 def test_other_failures_show_every_cause() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
