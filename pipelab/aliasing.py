@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from pipelab.errors import TraceError
+from pipelab.writes import written
 
 # These return their input itself in evaluation, though neither schema nor fake tensors say so.
 _MAY_RETURN_INPUT = frozenset(
@@ -79,11 +80,8 @@ class Memory:
             self.may_share += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
         if schema.name.removeprefix("aten::") in _READ_AROUND:
             self.reads_around += [(index, key_of[argument]) for argument in _nodes(node.args[:1])]
-        for position, argument in enumerate(schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-                for written in _nodes([given]):
-                    self.writes.setdefault(key_of[written], []).append(index)
+        for argument in _nodes(written(node.target, node.args, node.kwargs)):
+            self.writes.setdefault(key_of[argument], []).append(index)
 
 
 def _nodes(arguments: Iterable[Any]) -> list[fx.Node]:

@@ -80,17 +80,10 @@ def explore(
         64
         >>> explorer.close()
     """
-    notice = ""
-    if isinstance(traced, Plan):
-        refusal = "Planning only: a plan holds no model; explore its trace to run it."
-        plan, workloads = traced, {"": Workload(traced.graph, None, refusal)}
-    else:
-        workloads = _workloads(traced if isinstance(traced, Mapping) else {"": traced})
-        first = next(iter(workloads.values())).graph
-        one_device(hardware, first)
-        plan, notice = opening_plan(first, num_stages)
+    first = next(iter((workloads := _workloads(traced)).values())).graph
+    one_device(hardware, first)
+    plan, notice = (traced, "") if isinstance(traced, Plan) else opening_plan(first, num_stages)
     if hardware is not None:
-        one_device(hardware, plan.graph)
         plan = replace(plan, hardware=hardware)
     if num_microbatches is None:
         num_microbatches = default_microbatches(plan.graph.batch_size, plan.num_stages)
@@ -102,8 +95,11 @@ def explore(
     return explorer
 
 
-def _workloads(traces: Mapping[str, Trace]) -> dict[str, Workload]:
+def _workloads(of: Trace | Plan | Mapping[str, Trace]) -> dict[str, Workload]:
     """What an explorer shows, and what runs it."""
+    if isinstance(of, Plan):
+        return {"": Workload(of.graph, None, "Planning only: a plan holds no model; explore its trace to run it.")}
+    traces = of if isinstance(of, Mapping) else {"": of}
     for name, traced in traces.items():
         if not isinstance(traced, Trace):
             raise InputError(f"explore takes what pipelab.trace(...) returned; {name!r} is a {type(traced).__name__}.")

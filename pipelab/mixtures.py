@@ -58,15 +58,7 @@ def optimal_mix(
         (2, 4)
     """
     num_stages = whole(num_stages, "num_stages", most=MOST_STAGES, error=SplitError)
-    workloads = listed(workloads, "workloads", error=SplitError)
-    pairs = [item for item in workloads if isinstance(item, tuple | list) and len(item) == 2]
-    if not workloads or len(pairs) < len(workloads) or not all(_is_weight(weight) for _, weight in pairs):
-        raise SplitError(
-            "optimal_mix takes pairs of a trace and its weight above 0, as in [(prefill, 1), (decode, 64)]."
-        )
-    graphs = [graph_of(traced) for traced, _ in workloads]
-    if len(models := sorted({graph.model for graph in graphs})) > 1:
-        raise SplitError(f"optimal_mix takes traces of one model; these are of {' and '.join(models)}.")
+    graphs, weights = _sorted_out(workloads)
     problems = [
         pose(
             graph,
@@ -83,10 +75,23 @@ def optimal_mix(
     for problem in problems:
         if minimise(problem.chain) is None:
             raise SplitError(f"optimal_mix cannot make {num_stages} stages: {refusal(problem)}")
-    weights = [float(weight) for _, weight in workloads]
     cuts = _best(problems, weights)
     mix = " : ".join(f"{weight:g}" for weight in weights)
     return problems[0].plan(cuts, f"optimal_mix by {problems[0].basis} ({mix})")
+
+
+def _sorted_out(workloads: Sequence[tuple[HasGraph | Graph, float]]) -> tuple[list[Graph], list[float]]:
+    """The graphs, and their weights."""
+    workloads = listed(workloads, "workloads", error=SplitError)
+    pairs = [item for item in workloads if isinstance(item, tuple | list) and len(item) == 2]
+    if not workloads or len(pairs) < len(workloads) or not all(_is_weight(weight) for _, weight in pairs):
+        raise SplitError(
+            "optimal_mix takes pairs of a trace and its weight above 0, as in [(prefill, 1), (decode, 64)]."
+        )
+    graphs = [graph_of(traced) for traced, _ in workloads]
+    if len(models := sorted({graph.model for graph in graphs})) > 1:
+        raise SplitError(f"optimal_mix takes traces of one model; these are of {' and '.join(models)}.")
+    return graphs, [float(weight) for _, weight in workloads]
 
 
 def _is_weight(weight: object) -> bool:

@@ -165,14 +165,12 @@ def regret(
         num_microbatches=num_microbatches,
     )
     free = problem.without_limits
-    asked = problem
-    found = minimise(problem.chain)
+    asked, found = problem, minimise(problem.chain)
     if found is None:
         asked, found = free, minimise(free.chain)
     assert found is not None  # the plan itself is a split
     bounds = list(pairwise((0, *problem.indices(plan.cuts), len(problem.positions) - 1)))
-    costs = [free.chain.cost(k, *edges) for k, edges in enumerate(bounds)]
-    cost = max(costs)
+    cost = max(costs := [free.chain.cost(k, *edges) for k, edges in enumerate(bounds)])
     if abs(cost - found.cost) <= asked.chain.margin(found.cost):  # the same, but for rounding
         cost = found.cost
     over = tuple(k for k, edges in enumerate(bounds) if problem.memory_bytes(k, *edges) > problem.chain.stages[k].limit)
@@ -181,7 +179,6 @@ def regret(
         sentences.append(_over_limit(problem, over[0], *bounds[over[0]]))
     if asked is free:
         sentences.append(f"No split into {problem.num_stages} fits; the best is the best with room for everything.")
-    sentences.append(why_nothing_is_better(asked, found))
     return Regret(
         plan=plan,
         objective=problem.objective,
@@ -190,7 +187,7 @@ def regret(
         best=polished(asked, found),
         certificate=certificate_of(asked, found),
         over_limit=over,
-        verdict=" ".join(sentences),
+        verdict=" ".join([*sentences, why_nothing_is_better(asked, found)]),
     )
 
 

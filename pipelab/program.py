@@ -79,7 +79,11 @@ class ValueSpec:
 
     def wire_view(self, storage: Tensor) -> Tensor:
         """The value's tensor over a flat uint8 buffer of at least `num_bytes` bytes."""
-        flat = storage[: self.num_bytes].view(self.torch_dtype)
+        flat = storage[: self.num_bytes]
+        if flat.device.type == "cpu":
+            # A storage that begins with the value, as in the model: `as_strided` counts from there.
+            flat = torch.from_numpy(flat.numpy())
+        flat = flat.view(self.torch_dtype)
         return flat.as_strided(self.wire_shape, self._dense_strides())
 
     def compact(self, value: Tensor) -> Tensor:
@@ -126,6 +130,7 @@ class Table:
         outputs: Names of the values it returns, in order (a value it was given may be among them).
         weights: First names of the weights it reads.
         aliases: Other names under which rows read those weights: {name: first name}.
+        written: First names of the weights that ops write to.
     """
 
     inputs: tuple[str, ...]
@@ -133,6 +138,7 @@ class Table:
     outputs: tuple[str, ...]
     weights: tuple[str, ...] = ()
     aliases: Mapping[str, str] | None = None
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,6 +49,23 @@ class Program:
     kinds: dict[str, str]
     marks: tuple[int, ...]
     guards: tuple[Any, ...]
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Which values and weights share memory, and which ops write to it."""
+        memory = Memory()
+        for node, key in self.key_of.items():
+            if isinstance(key, int) and key >= 0:
+                memory.add_op(key, node, self.key_of)
+            else:
+                memory.add(key, node)
+        return memory
+
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """Names of the weights that ops write to."""
+        roots = {self.memory.root(key) for key in self.memory.writes}
+        return frozenset(name for name in self.weights if self.memory.root(name) in roots)
 
     @property
     def output_nodes(self) -> tuple[fx.Node, ...]:
@@ -156,13 +174,8 @@ def record(
     Raises:
         TraceError: The model writes to one of its parameters, or to memory that two of its weights share.
     """
-    memory = Memory()
-    for node, key in program.key_of.items():
-        if isinstance(key, int) and key >= 0:
-            memory.add_op(key, node, program.key_of)
-        else:
-            memory.add(key, node)
-    _check_buffers(program, memory)
+    memory = program.memory
+    _check_buffers(program)
     calls, places = _places(program.ops)
     ops = _ops(program, places, memory, sizes)
     last_use = {value: index for index, op in enumerate(ops) for value in op.args}
@@ -193,11 +206,11 @@ def record(
     )
 
 
-def _check_buffers(program: Program, memory: Memory) -> None:
+def _check_buffers(program: Program) -> None:
     """A stage holds each weight by itself: what is written to one would not be seen in the other."""
-    written = {memory.root(key) for key in memory.writes}
+    memory = program.memory
     for name, kind in program.kinds.items():
-        if kind == "parameter" and memory.root(name) in written:
+        if kind == "parameter" and name in program.written:
             op = next(op for key in memory.writes if memory.root(key) == memory.root(name) for op in memory.writes[key])
             raise TraceError(
                 f"The model writes to its parameter {name!r} as it runs ({target_name(program.ops[op])}), so that each "
@@ -208,7 +221,7 @@ def _check_buffers(program: Program, memory: Memory) -> None:
     for name, tensor in program.weights.items():
         root = memory.root(name)
         other, first = found.setdefault(root, (name, tensor))
-        if root in written and first is not tensor:
+        if name in program.written and first is not tensor:
             raise TraceError(
                 f"The model writes to memory that its weights {other!r} and {name!r} share, and a stage holds each "
                 "weight by itself. Keep one of them, and take the view of it in forward."

@@ -109,6 +109,7 @@ class _Builder:
             outputs=tuple(self._name(value) for value in outputs),
             weights=tuple(dict.fromkeys(aliases.values())),
             aliases={name: first for name, first in aliases.items() if name != first},
+            written=tuple(dict.fromkeys(aliases[name] for name in aliases if name in self.traced.program.written)),
         )
         specs = [tuple(self._spec(value) for value in values) for values in (inputs, outputs, kept)]
         return StageTable(index, self.sizes.num_rows, table, *specs)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pipelab"
 LAYER = {
     **dict.fromkeys(
         ("errors", "arguments", "files", "names", "units", "table", "elements", "graph", "graph_checks", "split_points",
-         "hardware", "presets", "costs", "plan", "exports", "events", "chrome_trace", "load",
+         "hardware", "presets", "costs", "plan", "plan_parts", "exports", "events", "chrome_trace", "load",
          "report", "report_words", "generation_report"),
         "data",
     ),
@@ -28,7 +28,7 @@ LAYER = {
     **dict.fromkeys(
         ("aliasing", "blocks", "capture", "decoding", "example_inputs", "flops", "growing_cache", "marks", "operators",
          "piece_names", "pieces", "pretrained", "program", "progress", "recomputed", "recording", "sizes",
-         "stage_module", "stages", "stand_in", "tensor_files", "token_steps", "tracing"),
+         "stage_module", "stages", "stand_in", "tensor_files", "token_steps", "tracing", "writes"),
         "trace",
     ),
     "launch": "launch",

@@ -17,12 +17,13 @@ from pipelab.launch.job import Job
 from pipelab.launch.load_meter import LoadMeter
 from pipelab.launch.measuring import spare_cores
 from pipelab.launch.memory import Weights
-from pipelab.launch.runner import Runner, StepRecord
+from pipelab.launch.runner import Runner
+from pipelab.launch.step_record import StepRecord
 from pipelab.load import OtherLoad
 from pipelab.program import StageTable, Table, ValueSpec
 from pipelab.tracing import Trace
 
-_SAMPLE_S = 0.4  # how long each number of rows is measured
+_SAMPLE_S = 0.25  # how long each number of rows is measured, each time
 _STEP_S = 0.05  # a step of several micro-batches lasts about so long, so that ranks truly run at the same time
 _MAX_MICROBATCHES = 32
 _LONG_STEP_S = 0.5  # one step of this length, after one to warm up, says enough
@@ -53,6 +54,7 @@ class Bench:
         self._patience = patience
         self._check = check
         self._runners: list[Runner] = []
+        self._once_s: dict[int, float] = {}  # by number of rows, about
         self._loads: list[OtherLoad] = []
 
     def close(self) -> None:
@@ -65,7 +67,10 @@ class Bench:
         while len(self._runners) < num_ranks:
             self._runners.append(Runner(self._weights))
         runners = self._runners[:num_ranks]
-        once_s = self._load(runners[:1], table, 1)
+        rows = table.microbatch_size
+        if rows not in self._once_s:
+            self._once_s[rows] = self._load(runners[:1], table, 1)
+        once_s = self._once_s[rows]
         count = min(_MAX_MICROBATCHES, max(1, math.ceil(_STEP_S / max(once_s, 1e-6))))
         self._load(runners, table, count)
         records = self._sampled(runners, 1 if once_s > _LONG_STEP_S else _MIN_STEPS)

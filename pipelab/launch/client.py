@@ -24,6 +24,10 @@ _ANSWER_S = 10.0  # once that is done
 _END_S = 3.0
 
 
+class ServerEnded(LaunchError):
+    """The server ended before it had made a rank: another one may do it."""
+
+
 class ServerClient:
     """A running server.
 
@@ -78,7 +82,8 @@ class ServerClient:
             The rank's pid.
 
         Raises:
-            LaunchError: The server failed.
+            ServerEnded: The server died.
+            LaunchError: It does not answer, or the system gives no process.
         """
         number = next(self._numbers)
         watch = _Deadline(_ANSWER_S if self._has_answered else _START_S, check)
@@ -94,7 +99,7 @@ class ServerClient:
                         self._exit_codes.pop(message.pid, None)
                         return message.pid
             except Gone as gone:
-                raise LaunchError(f"The process that starts ranks {self._how_it_ended()}. Start again.") from gone
+                raise ServerEnded(f"The process that starts ranks {self._how_it_ended()}. Start again.") from gone
             except Late as late:
                 self._give_up(())
                 raise LaunchError(

@@ -1,18 +1,18 @@
 """`start`, and the Pipeline it gives: the kernel's handle of the processes that run a plan."""
 
-import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pipelab.arguments import whole
-from pipelab.errors import Cancelled, InputError, LaunchError
+from pipelab.errors import InputError, LaunchError
 from pipelab.events import Timeline
 from pipelab.generation_report import GenerationReport
 from pipelab.hardware import measurement_of
@@ -27,7 +27,8 @@ from pipelab.launch.job import Job
 from pipelab.launch.measuring import measure_steps
 from pipelab.launch.memory import Weights, check_room
 from pipelab.launch.pacing import check_pace, paces_of
-from pipelab.launch.runner import Runner
+from pipelab.launch.runner import Paces, Runner
+from pipelab.launch.turns import Turns
 from pipelab.plan import Plan, check_plan
 from pipelab.progress import announce
 from pipelab.report import Report
@@ -38,8 +39,6 @@ from pipelab.units import plural
 if TYPE_CHECKING:
     from pipelab.token_steps import TokenSteps
 
-_CLOSE_S = 5.0
-_CLOSED = "This pipeline is closed. Start a new one with pipelab.start(traced, plan)."
 _MOST_REPEATS = 1_000_000  # each leaves a record in memory
 
 
@@ -94,11 +93,6 @@ class Pipeline:
         self._traced = traced
         self._device = device
         self._plan, self._job = self._checked(plan, None, stacklevel=5)
-        self._owner_pid = os.getpid()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._closed = False
-        self._running_in: int | None = None
         self._steps: TokenSteps | None = None
         self._last_generation: GenerationReport | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
@@ -107,6 +101,8 @@ class Pipeline:
             if self._weights.pieces and choose(device, self._plan.num_stages).kind == "cpu":
                 check_room(sum(stage.param_bytes for stage in self._plan.stages), "the weights")
             self._runner = Runner(self._weights)
+            # Not of this object: in a circle it would outlive its name until the next garbage collection.
+            self._turns = Turns(partial(_end, self._runner, self._weights))
             self._baselines = Baselines(traced, self._weights, device)
             self._let_go = weakref.finalize(self, _let_go, self._runner, self._weights)
             try:
@@ -147,7 +143,7 @@ class Pipeline:
             InputError: The inputs do not fit.
             StageError: A rank failed.
         """
-        with self._busy() as held:
+        with self._turns.take() as held:
             inputs, job = self._job_for(args, kwargs, 1)
             patience = self._patience(held)
             self._ready(job, inputs, patience, held)
@@ -190,40 +186,14 @@ class Pipeline:
         """
         if repeats is not None:
             repeats = whole(repeats, "repeats", most=_MOST_REPEATS)
-        with self._busy() as held:
+        with self._turns.take() as held:
             paces_s = paces_of(pace, self._plan.num_stages) if pace is not None else None
             if pace and num_microbatches is None:
                 num_microbatches = pace.num_microbatches
             inputs, job = self._job_for(args, kwargs, num_microbatches)
             if pace:
                 check_pace(pace, len(job.sizes))
-            patience = self._patience(held)
-            with (
-                nullcontext()
-                if self.on_progress
-                else _announced(
-                    f"measuring {plural(job.num_ranks, 'rank')}{'' if pace else ', then the unsplit model'}"
-                )
-            ):
-                devices = self._ready(job, inputs, patience, held)
-                progress = self.on_progress or _nobody
-                measured = measure_steps(self._runner, devices, patience, repeats, progress, paces_s)
-                output = None if pace else self._output(inputs)
-                baseline = Baseline(None) if pace else self._baselines.beside(measured, inputs, patience, held.check)
-            return Report(
-                plan=self._plan,
-                timeline=measured.middle.timeline,
-                steps_s=measured.steps_s,
-                batch_size=sum(job.sizes),
-                baseline_s=baseline.seconds,
-                peak_memory_bytes=measured.peak_memory_bytes,
-                environment=environment(devices),
-                output=output,
-                predicted=pace or self._predicted(job, devices),
-                warmup_s=measured.warmup_s,
-                other_load=measured.load,
-                no_baseline=baseline.reason,
-            )
+            return self._measured(inputs, job, repeats, pace, paces_s, held)
 
     @forgetful
     def generate(self, input_ids: Tensor | None = None, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
@@ -265,7 +235,7 @@ class Pipeline:
         from pipelab.token_steps import TokenSteps
 
         shows = self.on_progress or kwargs.get("streamer")
-        with self._busy() as held, nullcontext() if shows else _announced("generating"):
+        with self._turns.take() as held, nullcontext() if shows else _announced("generating"):
             self._steps = self._steps or TokenSteps(model)
             ranks = Ranks(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
             arguments = {"input_ids": input_ids, **kwargs}
@@ -286,26 +256,17 @@ class Pipeline:
         Raises:
             SplitError: The plan is of another trace.
         """
-        with self._busy() as held:
+        with self._turns.take() as held:
             self._plan, self._job = self._checked(plan, self._job.sizes, stacklevel=4)
             self._runner.start(self._plan.num_stages, held.check)
 
     def interrupt(self) -> None:
         """Stop the run that is under way in another thread; it raises `Cancelled`, and the ranks stay."""
-        self._stop.set()
+        self._turns.stop()
 
     def close(self) -> None:
         """End the processes, and wait until they are gone. Closing twice does nothing."""
-        if os.getpid() != self._owner_pid:
-            return  # in a forked child; the processes are the parent's
-        with HeldInterrupts():
-            self._closed = True
-            is_own_run = self._running_in == threading.get_ident()  # from on_progress
-            if self._lock.acquire(timeout=0 if is_own_run else _CLOSE_S):  # a run in another thread stops by itself
-                self._end()
-                self._lock.release()
-            else:
-                self._runner.kill()  # that run ends the rest
+        self._turns.close(self._runner.kill)
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -316,7 +277,7 @@ class Pipeline:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else choose(self._device, self._plan.num_stages).text
+        state = "closed" if self._turns.is_closed else choose(self._device, self._plan.num_stages).text
         return f"Pipeline({self._plan.graph.model}: {state})"
 
     # --- before a run -------------------------------------------------------------------------------
@@ -338,38 +299,6 @@ class Pipeline:
             sizes = self._traced.microbatch_sizes(self._traced.graph.batch_size, None, plan.num_stages)
         return plan, Job.of_plan(self._traced, plan, sizes)
 
-    @contextmanager
-    def _busy(self) -> Iterator[HeldInterrupts]:
-        """A block in which this pipeline belongs to this thread, and Ctrl-C is held back."""
-        if os.getpid() != self._owner_pid:
-            raise LaunchError(
-                f"This pipeline belongs to process {self._owner_pid}, which forked this one. Start one here."
-            )
-        with HeldInterrupts() as held:
-            if not self._lock.acquire(blocking=False):
-                if self._closed:  # another thread is at it
-                    raise LaunchError(_CLOSED)
-                raise LaunchError("This pipeline is running already. Wait for that run, or stop it with interrupt().")
-            try:
-                if self._closed:
-                    raise LaunchError(_CLOSED)
-                self._stop.clear()
-                self._running_in = threading.get_ident()
-                yield held
-            except Cancelled:
-                if self._closed:
-                    raise Cancelled("The pipeline was closed while it ran.") from None
-                raise
-            finally:
-                self._running_in = None
-                if self._closed:
-                    self._end()
-                self._lock.release()
-
-    def _end(self) -> None:
-        self._runner.close()
-        self._weights.close()
-
     def _job_for(
         self, args: Sequence[Any], kwargs: dict[str, Any], num_microbatches: int | None
     ) -> tuple[tuple[Tensor, ...], Job]:
@@ -384,7 +313,7 @@ class Pipeline:
     # --- a run --------------------------------------------------------------------------------------
 
     def _patience(self, held: HeldInterrupts) -> Patience:
-        return Patience(lambda: self._stop.is_set() or self._closed or held.pending, self.stall_s, lambda: held.hurried)
+        return Patience(lambda: self._turns.stopped or held.pending, self.stall_s, lambda: held.hurried)
 
     def _ready(self, job: Job, inputs: Sequence[Tensor], patience: Patience, held: HeldInterrupts) -> Devices:
         """Have the ranks hold the job, and the batch before the first of them."""
@@ -392,6 +321,38 @@ class Pipeline:
         self._runner.load(job, devices, patience, held.check)
         self._runner.fill(inputs)
         return devices
+
+    def _measured(
+        self,
+        inputs: tuple[Tensor, ...],
+        job: Job,
+        repeats: int | None,
+        pace: Timeline | None,
+        paces_s: Paces | None,
+        held: HeldInterrupts,
+    ) -> Report:
+        """The report of a batch, run several times."""
+        patience = self._patience(held)
+        what = f"measuring {plural(job.num_ranks, 'rank')}{'' if pace else ', then the unsplit model'}"
+        with nullcontext() if self.on_progress else _announced(what):
+            devices = self._ready(job, inputs, patience, held)
+            measured = measure_steps(self._runner, devices, patience, repeats, self.on_progress or _nobody, paces_s)
+            output = None if pace else self._output(inputs)
+            baseline = Baseline(None) if pace else self._baselines.beside(measured, inputs, patience, held.check)
+        return Report(
+            plan=self._plan,
+            timeline=measured.middle.timeline,
+            steps_s=measured.steps_s,
+            batch_size=sum(job.sizes),
+            baseline_s=baseline.seconds,
+            peak_memory_bytes=measured.peak_memory_bytes,
+            environment=environment(devices),
+            output=output,
+            predicted=pace or self._predicted(job, devices),
+            warmup_s=measured.warmup_s,
+            other_load=measured.load,
+            no_baseline=baseline.reason,
+        )
 
     def _predicted(self, job: Job, devices: Devices) -> Timeline | None:
         """What the model's measurement on this device lets expect; None where there is none."""
@@ -406,6 +367,11 @@ class Pipeline:
         """The model's own output, on the device the inputs came from."""
         outputs = self._runner.outputs()
         return self._traced.unflatten([output.to(inputs[0].device) for output in outputs] if inputs else outputs)
+
+
+def _end(runner: Runner, weights: Weights) -> None:
+    runner.close()
+    weights.close()
 
 
 def _let_go(runner: Runner, weights: Weights) -> None:

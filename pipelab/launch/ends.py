@@ -26,6 +26,7 @@ from pipelab.launch.memory import Segment
 from pipelab.launch.messages import BatchEnd, Load
 from pipelab.launch.process_group_links import GroupSink, GroupSource, Pair
 from pipelab.launch.signals import HAS_SEMAPHORES, SPIN_NS, Semaphores, Signals, Tokens
+from pipelab.writes import leaves_inputs
 
 
 class Ends:
@@ -47,6 +48,7 @@ class Ends:
         self._counters = counters
         self._rest = rest
         self._device = device
+        self._is_read_only = all(leaves_inputs(stage.table) for stage in load.tables.values())
         self._open = ExitStack()
         try:
             self.source = self._source({size: stage.inputs for size, stage in load.tables.items()})
@@ -63,7 +65,7 @@ class Ends:
         end, sizes = self._load.source, self._load.sizes
         segment = mapped(self._rest, end.num_bytes)
         if isinstance(end, BatchEnd):
-            return BatchSource(segment, end, specs, sizes, self._device)
+            return BatchSource(segment, end, specs, sizes, self._device, is_read_only=self._is_read_only)
         signals = self._signals(segment, is_sender=False)
         if end.kind in PROCESS_GROUPS:
             group = GroupSource(self._pair(end.kind, is_sender=False), self._slots(specs), signals, len(sizes))
@@ -71,7 +73,7 @@ class Ends:
             return group
         shared = slots_of(segment, specs, sizes)
         if end.kind == "shared memory":
-            return LinkSource(shared, signals, len(sizes))
+            return LinkSource(shared, signals, len(sizes), is_read_only=self._is_read_only)
         self._pin(segment)
         return HostMemorySource(shared, self._slots(specs), signals, len(sizes), self._device)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelab.errors import Cancelled, LaunchError
 from pipelab.launch.channel import Channel, Garbled, Gone, readable
-from pipelab.launch.client import ServerClient
+from pipelab.launch.client import ServerClient, ServerEnded
 from pipelab.launch.counters import Counters, Stall
 from pipelab.launch.forks import drop_in_forked_children
 from pipelab.launch.memory import Weights
@@ -196,7 +196,8 @@ class Group:
             channel.send(join, [segment.descriptor], check)
         except Gone as gone:
             channel.close()
-            raise LaunchError(f"Rank {len(self._pids)} ended as soon as it was started. Start again.") from gone
+            how = ServerEnded if not self._server.alive else LaunchError
+            raise how(f"Rank {len(self._pids)} ended as soon as it was started. Start again.") from gone
         except BaseException:
             channel.close()
             raise

@@ -11,14 +11,15 @@ results are copied onward (they may lie in the slot).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipelab.launch.memory import Segment, place
+from pipelab.launch.memory import ALIGNMENT, Segment, place
 from pipelab.launch.messages import BatchEnd
+from pipelab.launch.places import Place
 from pipelab.launch.signals import HEADER_BYTES, Signals
 from pipelab.program import ValueSpec
 
@@ -79,25 +80,35 @@ class Slots:
 
     def pack(self, microbatch: int, values: Sequence[Tensor]) -> None:
         """Copy values into the micro-batch's slot."""
-        for (spec, buffer), value in zip(self._of(microbatch), values, strict=True):
-            buffer.copy_(spec.compact(value))
+        for (spec, there), value in zip(self._of(microbatch), values, strict=True):
+            there.put(spec.compact(value))
 
     def unpack(self, microbatch: int) -> tuple[Tensor, ...]:
         """The values of the micro-batch, in its slot."""
         # A new view each time: a stage may reshape in place what it is given.
-        return tuple([buffer.expand(spec.shape) for spec, buffer in self._of(microbatch)])
+        return _views(self._of(microbatch))
+
+    def values(self) -> list[tuple[Tensor, ...]]:
+        """Those of every micro-batch, for stages that write nothing in place."""
+        of_slot = [{size: _views(places) for size, places in slot.items()} for slot in self._places]
+        return [of_slot[microbatch % NUM_SLOTS][size] for microbatch, size in enumerate(self._sizes)]
 
     def flat(self, microbatch: int) -> Tensor:
         """The bytes of the micro-batch's values in its slot, with what lies between them."""
         return self._flat[microbatch % NUM_SLOTS][self._sizes[microbatch]]
 
-    def _of(self, microbatch: int) -> list[tuple[ValueSpec, Tensor]]:
+    def _of(self, microbatch: int) -> list[tuple[ValueSpec, Place]]:
         return self._places[microbatch % NUM_SLOTS][self._sizes[microbatch]]
 
 
-def _places(slot: Tensor, specs: Specs) -> list[tuple[ValueSpec, Tensor]]:
+def _places(slot: Tensor, specs: Specs) -> list[tuple[ValueSpec, Place]]:
     """Each value with its place in the slot."""
-    return [(placed.spec, placed.spec.wire_view(slot[placed.offset :])) for placed in place(specs)[0]]
+    return [(placed.spec, Place(placed.spec.wire_view(slot[placed.offset :]))) for placed in place(specs)[0]]
+
+
+def _views(places: Sequence[tuple[ValueSpec, Place]]) -> tuple[Tensor, ...]:
+    """The values in their places."""
+    return tuple([there.buffer.expand(spec.shape) for spec, there in places])
 
 
 def link_bytes(specs: Mapping[int, Specs]) -> int:
@@ -116,12 +127,20 @@ def slots_on(device: torch.device | str, specs: Mapping[int, Specs], sizes: Sequ
 
 
 class LinkSource:
-    """Receives from the stage before."""
+    """Receives from the stage before.
 
-    def __init__(self, slots: Slots, signals: Signals, num_microbatches: int) -> None:
+    Args:
+        slots: Where the values come.
+        signals: From and to the neighbour.
+        num_microbatches: Of a step.
+        is_read_only: Whether the stage writes nothing in place; then it is given the same views in each step.
+    """
+
+    def __init__(self, slots: Slots, signals: Signals, num_microbatches: int, *, is_read_only: bool = False) -> None:
         self._slots = slots
         self._signals = signals
         self._num_microbatches = num_microbatches
+        self._values = slots.values() if is_read_only else None
 
     def wait(self, step: int, microbatch: int) -> None:
         """Wait for "full"."""
@@ -129,7 +148,7 @@ class LinkSource:
 
     def take(self, microbatch: int) -> tuple[Tensor, ...]:
         """The values, in the slot."""
-        return self._slots.unpack(microbatch)
+        return self._values[microbatch] if self._values else self._slots.unpack(microbatch)
 
     def release(self, step: int, microbatch: int) -> None:
         """Signal "free", if the sender still needs the slot in this step."""
@@ -156,7 +175,19 @@ class LinkSink:
 
 
 class BatchSource:
-    """The first stage's inputs: each micro-batch is copied, so that writes in place do not spoil the batch."""
+    """The first stage's inputs.
+
+    A micro-batch is copied, so that writes in place do not spoil the batch; or handed to the stage where it lies, if
+    the stage writes nothing in place and its rows lie as it expects a tensor to.
+
+    Args:
+        segment: The whole batch.
+        end: How it lies there.
+        specs: The stage's inputs, per size of micro-batch.
+        sizes: Rows of each micro-batch.
+        device: Where the stage computes.
+        is_read_only: Whether the stage writes nothing in place.
+    """
 
     def __init__(
         self,
@@ -165,27 +196,45 @@ class BatchSource:
         specs: Mapping[int, Specs],
         sizes: Sequence[int],
         device: torch.device | str = "cpu",
+        *,
+        is_read_only: bool = False,
     ) -> None:
-        self._batch = [placed.spec.unpack(segment.storage(placed)) for placed in end.placed]
-        self._batched = end.batched
-        self._starts = [0, *accumulate(sizes)]
+        whole = [placed.spec.unpack(segment.storage(placed)) for placed in end.placed]
+        starts = [0, *accumulate(sizes)]
+        self._rows = [
+            tuple(tensor[start:stop] if batched else tensor for tensor, batched in zip(whole, end.batched, strict=True))
+            for start, stop in pairwise(starts)
+        ]
+        in_place = is_read_only and torch.device(device).type == "cpu"
+        self._lying = {
+            microbatch: tuple(map(_lying, rows, specs[size]))
+            for microbatch, (rows, size) in enumerate(zip(self._rows, sizes, strict=True))
+            if in_place and all(map(_lies_as, rows, specs[size]))
+        }
         self._slots = slots_on(device, specs, sizes)
 
     def wait(self, step: int, microbatch: int) -> None:
         """The batch is there when the step begins."""
 
     def take(self, microbatch: int) -> tuple[Tensor, ...]:
-        """A copy of the micro-batch's rows."""
-        start, stop = self._starts[microbatch], self._starts[microbatch + 1]
-        rows = [
-            tensor[start:stop] if batched else tensor
-            for tensor, batched in zip(self._batch, self._batched, strict=True)
-        ]
-        self._slots.pack(microbatch, rows)
+        """The micro-batch's rows, or a copy of them."""
+        if lying := self._lying.get(microbatch):
+            return lying
+        self._slots.pack(microbatch, self._rows[microbatch])
         return self._slots.unpack(microbatch)
 
     def release(self, step: int, microbatch: int) -> None:
-        """Nobody waits for the copy."""
+        """Nobody waits for the rows."""
+
+
+def _lies_as(rows: Tensor, spec: ValueSpec) -> bool:
+    """Whether rows of a batch are the tensor that a copy of them would be; kernels also look at the alignment."""
+    return rows.stride() == spec.strides and rows.data_ptr() % ALIGNMENT == 0 and rows.is_contiguous()
+
+
+def _lying(rows: Tensor, spec: ValueSpec) -> Tensor:
+    """The rows as a value of their own."""
+    return spec.wire_view(rows.reshape(-1).view(torch.uint8))
 
 
 class BatchSink:
@@ -199,7 +248,7 @@ class BatchSink:
             rows = [spec.shape[0] if batched else 0 for spec, batched in zip(specs[size], end.batched, strict=True)]
             self._places.append(
                 [
-                    tensor.narrow(0, start, count) if batched else tensor
+                    Place(tensor.narrow(0, start, count) if batched else tensor)
                     for tensor, start, count, batched in zip(whole, starts, rows, end.batched, strict=True)
                 ]
             )
@@ -210,10 +259,10 @@ class BatchSink:
 
     def put(self, step: int, microbatch: int, values: Sequence[Tensor]) -> None:
         """Copy to the micro-batch's rows."""
-        for place_of_value, value in zip(self._places[microbatch], values, strict=True):
-            if value.shape != place_of_value.shape:  # a copy would spread it
-                raise ValueError(f"an output is {tuple(value.shape)}; traced it was {tuple(place_of_value.shape)}")
-            place_of_value.copy_(value)
+        for there, value in zip(self._places[microbatch], values, strict=True):
+            if value.shape != there.buffer.shape:  # a copy would spread it
+                raise ValueError(f"an output is {tuple(value.shape)}; traced it was {tuple(there.buffer.shape)}")
+            there.put(value)
 
 
 def contiguous(spec: ValueSpec, rows: int | None) -> ValueSpec:

@@ -37,6 +37,7 @@ class Loader:
         self._here: dict[str, Tensor] = {}
         self._device = torch.device("cpu")
         self._ends: Ends | RingEnds | None = None
+        self._originals: list[tuple[Tensor, Tensor]] = []  # weights that ops write to, and what they were at first
         self.counters: Counters | None = None
 
     def load(self, load: Load | RingLoad, descriptors: Sequence[int]) -> Stage | RingStage:
@@ -65,6 +66,9 @@ class Loader:
 
     def _begin(self, load: Load | RingLoad, rest: list[int]) -> Counters:
         torch.set_num_threads(load.num_threads)
+        while self._originals:
+            weight, original = self._originals.pop()
+            weight.copy_(original)
         if self._ends is not None:
             self._ends.close()
             self._ends = None
@@ -79,7 +83,11 @@ class Loader:
         modules = {size: StageModule(stage.table, self._here, self._device) for size, stage in load.tables.items()}
         for module in modules.values():
             module.on_op = counters.on_op(load.rank)
-        return Stage(load.rank, load.sizes, load.tables, modules, self._device, ends.source, ends.sink, counters)
+        written = dict.fromkeys(name for stage in load.tables.values() for name in stage.table.written)
+        self._originals = [(self._here[name], self._here[name].clone()) for name in written]
+        return Stage(
+            load.rank, load.sizes, load.tables, modules, self._device, ends.source, ends.sink, counters, self._originals
+        )
 
     def _ring(self, load: RingLoad, rest: list[int], counters: Counters) -> RingStage:
         self._ends = ends = RingEnds(load, rest)

@@ -1,28 +1,24 @@
 """One step of one rank: receive, compute, send, for each micro-batch; and when it did what."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from pipelab.events import Kind
 from pipelab.launch.counters import Counters
 from pipelab.launch.gpu_clock import GpuClock
 from pipelab.launch.gpu_memory import synchronize
 from pipelab.launch.links import Sink, Source
-from pipelab.launch.messages import RankEvent, Step
+from pipelab.launch.messages import Step
 from pipelab.launch.op_clock import OpClock
 from pipelab.launch.pacing import Pace
 from pipelab.program import StageTable
 from pipelab.stage_module import StageModule
 
 Compute = Callable[[int, tuple[Tensor, ...]], tuple[Tensor, ...]]  # for a micro-batch, from values to results
-
-_KINDS: tuple[Kind, ...] = ("wait", "recv", "F", "wait", "send")  # what a micro-batch is to a rank, in order
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Stage:
         source: Where its values come from.
         sink: Where its results go.
         counters: What it publishes.
+        originals: Weights that its ops write to, each with what it was at first.
     """
 
     rank: int
@@ -48,14 +45,21 @@ class Stage:
     source: Source
     sink: Sink
     counters: Counters
+    originals: Sequence[tuple[Tensor, Tensor]] = ()
+
+    def restore(self) -> None:
+        """Put back what ops have written to weights, so that each micro-batch finds the model as it was started."""
+        for weight, original in self.originals:
+            weight.copy_(original)
 
 
 @torch.inference_mode()
-def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tuple[float, ...], ...]]:
+def run_step(stage: Stage, step: Step) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]:
     """Run every micro-batch once, in order.
 
     Returns:
-        The events, and per micro-batch the seconds of each op if the step asks for them.
+        When it began, and when each part of each micro-batch was done; and per micro-batch the seconds of each op, if
+        the step asks for them.
 
     Raises:
         Stopped: The step was given up, or a neighbour is gone.
@@ -65,7 +69,7 @@ def run_step(stage: Stage, step: Step) -> tuple[tuple[RankEvent, ...], tuple[tup
     times_ns: list[int] = []
     gpu = GpuClock() if stage.device.type == "cuda" else None
     run_microbatches(stage, step.number, compute, gpu.mark if gpu else marker(stage.device, times_ns))
-    return _events(stage, gpu.times_ns() if gpu else times_ns), clock.durations_s() if clock else ()
+    return tuple(gpu.times_ns() if gpu else times_ns), clock.durations_s() if clock else ()
 
 
 def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable[[], None]) -> None:
@@ -75,7 +79,7 @@ def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable
         stage: What to run.
         number: Of the step.
         compute: The stage's ops, or what stands in their place.
-        mark: Called at the start, and where in a micro-batch one of `_KINDS` ends.
+        mark: Called at the start, and of each micro-batch after waiting, receiving, computing, waiting and sending.
     """
     source, sink, counters, rank = stage.source, stage.sink, stage.counters, stage.rank
     mark()
@@ -85,6 +89,7 @@ def run_microbatches(stage: Stage, number: int, compute: Compute, mark: Callable
         values = source.take(microbatch)
         mark()
         counters.enter(rank)
+        stage.restore()
         results = compute(microbatch, values)
         counters.leave(rank)
         mark()
@@ -109,19 +114,6 @@ def marker(device: torch.device, times_ns: list[int]) -> Callable[[], None]:
         append(now())
 
     return mark if device.type == "cpu" else mark_done
-
-
-def _events(stage: Stage, times_ns: list[int]) -> tuple[RankEvent, ...]:
-    """The events that lie between the times."""
-    moved = {
-        size: {"recv": sum(spec.num_bytes for spec in table.inputs), "send": sum(s.num_bytes for s in table.outputs)}
-        for size, table in stage.tables.items()
-    }
-    kinds = [(microbatch, kind) for microbatch in range(len(stage.sizes)) for kind in _KINDS]
-    return tuple(
-        RankEvent(kind, microbatch, start_ns, end_ns, moved[stage.sizes[microbatch]].get(kind, 0))
-        for (microbatch, kind), (start_ns, end_ns) in zip(kinds, pairwise(times_ns), strict=True)
-    )
 
 
 def computed(stage: Stage) -> Compute:

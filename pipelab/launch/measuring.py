@@ -10,7 +10,8 @@ from statistics import median, median_low
 from pipelab.launch.devices import Devices, num_cores
 from pipelab.launch.group import Patience
 from pipelab.launch.load_meter import LoadMeter
-from pipelab.launch.runner import Paces, Runner, StepRecord
+from pipelab.launch.runner import Paces, Runner
+from pipelab.launch.step_record import StepRecord
 from pipelab.load import OtherLoad
 
 NUM_STEPS = 20

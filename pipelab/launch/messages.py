@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipelab.events import Kind
 from pipelab.launch.devices import LinkKind
 from pipelab.launch.memory import Placed
 from pipelab.pieces import Piece
@@ -156,17 +155,6 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class RankEvent:
-    """One thing this rank did, on the clock that all processes of the host share."""
-
-    kind: Kind
-    microbatch: int
-    start_ns: int
-    end_ns: int
-    num_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Spent:
     """How long a rank was at one program of a ring, in all its runs.
 
@@ -184,13 +172,13 @@ class Done:
     """The step is done.
 
     Attributes:
-        events: What this rank did.
+        times_ns: When it began, and when each thing that it does with a micro-batch was done, in order.
         peak_memory_bytes: The most memory it held meanwhile.
         op_s: Per micro-batch the seconds of each op, if it was asked to measure them.
         programs: Per program of a ring, how long it was at it.
     """
 
-    events: tuple[RankEvent, ...]
+    times_ns: tuple[int, ...]
     peak_memory_bytes: int
     op_s: tuple[tuple[float, ...], ...] = ()
     programs: tuple[Spent, ...] = ()

@@ -29,6 +29,8 @@ from pipelab.tracing import Trace
 from pipelab.units import plural
 
 _STALL_S = 60.0
+_ROUNDS = 2
+_AGREE = 1.05  # medians of quiet seconds differ by less
 _RANK_BYTES = {"cpu": 60e6, "cuda": 600e6}  # of a rank that holds nothing
 
 
@@ -67,6 +69,7 @@ def measure(
             num_stages=num_stages,
             cancelled=lambda: held.pending,
             check=held.check,
+            hurried=lambda: held.hurried,
         )
     if measurement.other_load and measurement.other_load.disturbed:
         tell(f"{measurement.other_load.sentence} Measure again when they are done.")
@@ -81,6 +84,7 @@ def probe(
     num_stages: int = 4,
     cancelled: Callable[[], bool],
     check: Callable[[], None],
+    hurried: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
     """`measure` for who can be told to stop.
@@ -92,6 +96,7 @@ def probe(
         num_stages: As for `measure`.
         cancelled: Whether to stop.
         check: Called between two parts; raises in order to stop.
+        hurried: Whether to stop at once, whatever becomes of the processes.
         progress: Takes how many parts are done, of how many.
     """
     if not isinstance(traced, Trace):
@@ -103,7 +108,7 @@ def probe(
     with ExitStack() as stack:
         weights = Weights(*traced.stored(), with_room=True)
         stack.callback(weights.close)
-        patience = Patience(cancelled, _STALL_S)
+        patience = Patience(cancelled, _STALL_S, hurried)
         if weights.pieces:
             with closing(Runner(weights)) as reader:
                 reader.gather(patience, check)
@@ -125,12 +130,14 @@ def _measured(
 ) -> Measurement:
     """The ops for each number of rows, alone and side by side, then the links."""
     tables = {rows: whole_table(traced, rows) for rows in sizes}
-    asked = [(rows, count) for count in dict.fromkeys((1, parallel or 1)) for rows in sizes]
-    op_s: dict[tuple[int, int], FloatArray] = {}
+    # Twice, some seconds apart: a virtual machine has slow ones.
+    asked = _ROUNDS * [(rows, count) for count in dict.fromkeys((1, parallel or 1)) for rows in sizes]
+    found: dict[tuple[int, int], list[FloatArray]] = {}
     for done, (rows, count) in enumerate(asked):
         check()
         progress(done, len(asked) + 1)
-        op_s[rows, count] = bench.op_times_s(tables[rows], count)
+        found.setdefault((rows, count), []).append(bench.op_times_s(tables[rows], count))
+    op_s = {key: undisturbed(times) for key, times in found.items()}
     check()
     progress(len(asked), len(asked) + 1)
     latency_s, bytes_per_s, microbatch_s = bench.link()
@@ -153,6 +160,18 @@ def _measured(
         num_threads=devices.num_threads,
         other_load=bench.other_load,
     )
+
+
+def undisturbed(times: Sequence[FloatArray]) -> FloatArray:
+    """The seconds of each op: the mean of the rounds that agree with the fastest; whatever disturbs only adds.
+
+    Args:
+        times: Of each round, the seconds of each op.
+    """
+    fastest_s = min(float(round_s.sum()) for round_s in times)
+    agreeing = [round_s for round_s in times if round_s.sum() <= _AGREE * fastest_s]
+    mean: FloatArray = np.mean(agreeing, axis=0)
+    return mean
 
 
 def _sizes(traced: Trace, asked: Sequence[int] | None) -> tuple[int, ...]:

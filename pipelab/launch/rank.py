@@ -108,8 +108,8 @@ class Rank:
     def _step(self, step: Step) -> Reply:
         assert isinstance(self._stage, Stage), "the stage comes first"
         peak_memory.reset_peak(self._stage.device)
-        events, op_s = run_step(self._stage, step)
-        return Done(events, peak_memory.peak_bytes(self._stage.device, self._idle_bytes), op_s)
+        times_ns, op_s = run_step(self._stage, step)
+        return Done(times_ns, peak_memory.peak_bytes(self._stage.device, self._idle_bytes), op_s)
 
 
 def main(control: int, sentinel: int, server: int) -> None:

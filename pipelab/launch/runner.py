@@ -2,43 +2,27 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from pipelab.errors import LaunchError, StageError
-from pipelab.events import Event, Timeline, ordered
-from pipelab.launch.client import current_server
+from pipelab.launch.client import ServerEnded, current_server
 from pipelab.launch.counters import Counters
 from pipelab.launch.devices import PROCESS_GROUPS, Devices
 from pipelab.launch.failures import explain
 from pipelab.launch.group import Group, Patience, RankDied, RankRaised, RankStalled, Request
 from pipelab.launch.job import Job, fill, read
 from pipelab.launch.memory import Segment, Weights
-from pipelab.launch.messages import Done, Flow, Gather, RankEvent, Reply, Step
+from pipelab.launch.messages import Done, Flow, Gather, Reply, Step
 from pipelab.launch.ring_job import RingJob
 from pipelab.launch.ring_wiring import RingWiring
+from pipelab.launch.step_record import StepRecord
 from pipelab.launch.wiring import Wiring
 from pipelab.program import StageTable, Table
 from pipelab.progress import announce_bytes
 
 _NOTHING = Job(({1: StageTable(0, 1, Table((), (), ()), (), ())},), (1,), (), ())  # to run, for one rank
 Paces = Sequence[tuple[float, ...]]  # per rank, seconds for each micro-batch
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step did.
-
-    Attributes:
-        timeline: Who did what when.
-        peak_memory_bytes: Per rank.
-        op_s: Per rank and micro-batch the seconds of each op, if they were measured.
-    """
-
-    timeline: Timeline
-    peak_memory_bytes: tuple[int, ...]
-    op_s: tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class Runner:
@@ -78,17 +62,23 @@ class Runner:
             LaunchError: They cannot be started.
         """
         with _system_errors():
-            if self._group is not None and not self._group.alive:
-                self._group.kill()
-                self._group = None
-            if self._group is None:
-                self._group = Group(current_server(), self._weights)
-                self._job = None
-                self._read_bytes = ()
-            if len(self._group.pids) != num_ranks:
-                self._job = None
-                self._group.resize(num_ranks, check)
-                self._read_bytes = (*self._read_bytes, *[0] * num_ranks)[:num_ranks]
+            try:
+                self._have(num_ranks, check)
+            except ServerEnded:  # its ranks with it, none of which had anything to do
+                self._have(num_ranks, check)
+
+    def _have(self, num_ranks: int, check: Callable[[], None]) -> None:
+        if self._group is not None and not self._group.alive:
+            self._group.kill()
+            self._group = None
+        if self._group is None:
+            self._group = Group(current_server(), self._weights)
+            self._job = None
+            self._read_bytes = ()
+        if len(self._group.pids) != num_ranks:
+            self._job = None
+            self._group.resize(num_ranks, check)
+            self._read_bytes = (*self._read_bytes, *[0] * num_ranks)[:num_ranks]
 
     def gather(self, patience: Patience, check: Callable[[], None]) -> None:
         """Have one rank read the weights that lie in files into the memory that every later rank maps.
@@ -208,10 +198,12 @@ class Runner:
         replies = self._ask(job, [(step, ()) for step in steps], wiring.counters, patience)
         self._job = job
         done = [reply for reply in replies if isinstance(reply, Done)]
-        source = "paced" if paces_s else "measured"
-        timeline = _timeline([reply.events for reply in done], len(job.sizes), source)
         return StepRecord(
-            timeline, tuple(reply.peak_memory_bytes for reply in done), tuple(reply.op_s for reply in done)
+            job,
+            tuple(reply.times_ns for reply in done),
+            tuple(reply.peak_memory_bytes for reply in done),
+            tuple(reply.op_s for reply in done),
+            "paced" if paces_s else "measured",
         )
 
     def outputs(self) -> list[Tensor]:
@@ -264,19 +256,3 @@ def _system_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise LaunchError(f"The system refuses what ranks need: {error}. Free some of it, and run again.") from error
-
-
-def _timeline(by_rank: Sequence[Sequence[RankEvent]], num_microbatches: int, source: str) -> Timeline:
-    """The events of all ranks on one clock, which begins when the first rank takes its first input.
-
-    Before that the others wait for a step that has not begun.
-    """
-    zero_ns = min(event.start_ns for events in by_rank for event in events if event.kind != "wait")
-    events = [
-        Event(rank, rank, event.microbatch, event.kind, start_s, end_s, event.num_bytes)
-        for rank, of_rank in enumerate(by_rank)
-        for event in of_rank
-        for start_s, end_s in [(max(event.start_ns - zero_ns, 0) * 1e-9, (event.end_ns - zero_ns) * 1e-9)]
-        if end_s > start_s
-    ]
-    return Timeline(ordered(events), len(by_rank), len(by_rank), num_microbatches, source)

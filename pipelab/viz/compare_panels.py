@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from pipelab.comparison import Comparison
 from pipelab.contenders import Contender
 from pipelab.events import COMPUTE, Event, Timeline
-from pipelab.plan import Boundary
+from pipelab.plan_parts import Boundary
 from pipelab.units import format_bytes, format_count, format_seconds
 from pipelab.viz.compare_ribbon import LETTER, SMALL, shortened
 from pipelab.viz.figures import literal

@@ -8,7 +8,8 @@ import numpy as np
 from pipelab.costs import Costs, rows_of
 from pipelab.errors import InputError
 from pipelab.hardware import Device, describe, devices_of
-from pipelab.plan import Plan, Stage, shorten
+from pipelab.plan import Plan, shorten
+from pipelab.plan_parts import Stage
 from pipelab.planner import Regret, problem_of, regret
 from pipelab.problem import Objective
 from pipelab.units import format_bytes, format_count, format_need, format_percent, format_seconds, format_whole, plural

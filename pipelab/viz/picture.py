@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Literal
 
 from pipelab.graph import Graph, TensorInfo, Weight
-from pipelab.plan import Plan, Stage, shorten
+from pipelab.plan import Plan, shorten
+from pipelab.plan_parts import Stage
 from pipelab.units import format_bytes, format_count, plural
 from pipelab.viz.value_names import cut_off, tail, value_names
 

@@ -10,7 +10,8 @@ from matplotlib.patches import Patch
 from pipelab.costs import Costs, default_microbatches, rows_of
 from pipelab.graph import Graph
 from pipelab.hardware import devices_of
-from pipelab.plan import Plan, Stage, check_plan, shorten
+from pipelab.plan import Plan, check_plan, shorten
+from pipelab.plan_parts import Stage
 from pipelab.units import format_bytes, format_count, format_seconds, plural
 from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, TEXT, stage_colour

@@ -80,8 +80,8 @@ def timeline(measured: Timeline, predicted: Timeline | None = None, *, ax: Axes 
         >>> print(*(label.get_text() for label in figure.axes[0].get_yticklabels()), sep="; ")
         rank 0: stage 0, idle 50...%; rank 1: stage 1, idle 50...%
     """
-    for given in (measured, predicted):
-        if given is not None and not isinstance(given, Timeline):
+    for given in (measured, *([] if predicted is None else [predicted])):
+        if not isinstance(given, Timeline):
             raise InputError(
                 f"A timeline is drawn from pipelab.simulate(plan), or a report's .timeline; this is a "
                 f"{type(given).__name__}."

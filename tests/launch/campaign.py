@@ -131,7 +131,7 @@ class Lab:
     def examine(self, outcome: Outcome) -> None:
         """What must hold after every fault."""
         self.pipe.on_progress, self.pipe.stall_s = None, 0.6
-        if self.pipe._closed:
+        if self.pipe._turns.is_closed:
             self.pipe = self.start()
         begin_s = time.perf_counter()
         try:

@@ -7,9 +7,10 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -547,15 +548,22 @@ def server_stopped(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
 
 
 def killed_while_starting(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
-    """The first rank that is not known yet."""
-    known = ranks()
+    """As soon as it is there: before, while or after it hears of the weights."""
     outcome.story = "SIGKILL to a rank in start"
+    fork, wait_s = client.ServerClient.fork, rng.choice([0, rng.uniform(0, 5e-3)])
+    made: list[int] = []
+    is_made = threading.Event()
+
+    def forked(server: client.ServerClient, descriptors: Sequence[int], check: Callable[[], None]) -> int:
+        made.append(fork(server, descriptors, check))
+        is_made.set()
+        time.sleep(2e-3)  # the other thread's turn
+        return made[-1]
 
     def act() -> None:
-        end_s = time.monotonic() + 10
-        while not (fresh := ranks() - known) and time.monotonic() < end_s:
-            pass
-        deliver(signal.SIGKILL, *list(fresh)[:1])
+        is_made.wait(10)
+        time.sleep(wait_s)
+        deliver(signal.SIGKILL, *made[:1])
 
     pipes: list[pipelab.Pipeline] = []
 
@@ -563,7 +571,8 @@ def killed_while_starting(lab: Lab, rng: random.Random, outcome: Outcome) -> Non
         pipes.append(lab.start())
         lab.run(pipe=pipes[-1])
 
-    error = during(outcome, rng, work, act, within_s=0.001)
+    with patch.object(client.ServerClient, "fork", forked):
+        error = during(outcome, rng, work, act, within_s=0.001)
     outcome.check(
         error is None or "was killed by SIGKILL" in str(error) or "ended as soon as" in str(error), f"{error!r}"
     )

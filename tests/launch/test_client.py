@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from pipelab.errors import LaunchError
-from pipelab.launch import client
+from pipelab.launch import client, runner
 from pipelab.launch.group import Sentinel
+from pipelab.launch.memory import Weights
 from pipelab.launch.processes import describe_exit
 
 
@@ -62,6 +63,21 @@ def test_rank_ends_when_its_owner_is_gone(end: str) -> None:
     assert server.how_ended(pid) == f"ended with exit code {0 if end == 'control' else 1}"
     ours.close()
     sentinel.close()
+
+
+def test_a_server_that_dies_before_it_has_made_a_rank_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed a moment before `start`, it made that fail, though nothing had been touched."""
+    dying = client.ServerClient(spawn=False)
+    os.kill(dying.pid, signal.SIGKILL)
+    servers = iter([dying])
+    monkeypatch.setattr(runner, "current_server", lambda: next(servers, None) or client.current_server())
+    weights = Weights({})
+    ranks = runner.Runner(weights)
+    ranks.start(2, nothing)
+    assert len(ranks.pids) == 2
+    ranks.close()
+    weights.close()
+    dying.stop()
 
 
 def test_there_is_one_server() -> None:

@@ -13,6 +13,7 @@ import pipelab
 from pipelab.errors import InputError, LaunchError, SplitError
 from pipelab.hardware import has_costs, measurement_of
 from pipelab.launch.devices import num_cores
+from pipelab.launch.probing import undisturbed
 
 
 class Uneven(nn.Module):
@@ -89,6 +90,13 @@ def test_measuring_leaves_no_process_and_the_model_as_it_was() -> None:
     assert all("server" in " ".join(child.cmdline()) for child in left)  # it stays, to fork the next ranks
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_what_disturbs_one_round_does_not_count() -> None:
+    """A virtual machine was half as fast for some seconds, and predictions were off by 60 %."""
+    quiet, slow = np.array([1.0, 2.0]), np.array([1.5, 3.5])
+    assert undisturbed([slow, quiet]).tolist() == quiet.tolist()
+    assert undisturbed([quiet, quiet * 1.02]).tolist() == (quiet * 1.01).tolist()
 
 
 class Fixed(nn.Module):

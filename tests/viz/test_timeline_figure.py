@@ -209,6 +209,8 @@ def test_a_timeline_without_events_draws_empty_rows() -> None:
 def test_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"drawn from pipelab.simulate\(plan\).*; this is a str\."):
         timeline("gpipe")
+    with pytest.raises(InputError, match="this is a NoneType"):
+        timeline(None)  # of a report that has no prediction, say
 
 
 def test_it_draws_on_axes_of_the_caller() -> None:
