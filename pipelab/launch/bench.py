@@ -23,7 +23,7 @@ from pipelab.load import OtherLoad
 from pipelab.program import StageTable, Table, ValueSpec
 from pipelab.tracing import Trace
 
-_SAMPLE_S = 0.25  # how long each number of rows is measured, each time
+_SAMPLE_S = 0.3  # how long each number of rows is measured, each time
 _STEP_S = 0.05  # a step of several micro-batches lasts about so long, so that ranks truly run at the same time
 _MAX_MICROBATCHES = 32
 _LONG_STEP_S = 0.5  # one step of this length, after one to warm up, says enough
