@@ -71,7 +71,7 @@ def generate(
     loops = [Loop(generation, {group: count}, on_token) for group, count in groups.items()]
     parts = _parts(arguments, rows)
     twins = [partial(twin(model, loop, ids.device).generate, **part) for loop, part in zip(loops, parts, strict=True)]
-    if _setting(model, arguments, "do_sample"):
+    if len(rows) > 1 and _setting(model, arguments, "do_sample"):
         draws = Draws(rows)
         twins = [partial(draws.for_group, group, generate) for group, generate in enumerate(twins)]
     results = generation.run(twins)

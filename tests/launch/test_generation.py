@@ -165,6 +165,6 @@ def test_half_precision_makes_the_tokens_of_half_precision(dtype: str, tmp_path:
     else:
         traced = pipelab.trace(model, **generators.traced_call(model))
     with pipelab.start(traced, between_blocks(traced, 2), device="cpu") as pipe:
-        for settings in ({}, {"do_sample": True}):
+        for settings in ({"do_sample": True}, {}):  # the steps are traced while tokens are drawn in groups
             ours, expected = Case("llama", model, traced, pipe).both(**settings)
             assert torch.equal(ours, expected), settings
