@@ -22,10 +22,15 @@ _NOTHING_TO_COMPARE = "the unsplit model does not fit here"
 
 def verdict(report: "Report") -> str:
     """Whether it was faster than the unsplit model, who was the bottleneck, and what disturbed it."""
+    return " ".join([outcome(report), *remarks(report)])
+
+
+def outcome(report: "Report") -> str:
+    """The verdict without what disturbed it, for who tells that beside it."""
     step = f"{format_seconds(report.step_s)} per step"
     around = spread(report)
     first = f"{step}{f' ({around})' if around else ''}{_against_prediction(report)}{_compared(report)}"
-    return " ".join(filter(None, [first, _bottleneck(report), *remarks(report)]))
+    return " ".join(filter(None, [first, _bottleneck(report)]))
 
 
 def spread(report: "Report") -> str:

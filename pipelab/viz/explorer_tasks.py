@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipelab.hardware import Measurement
-from pipelab.plan import Plan
 from pipelab.report import Report
+from pipelab.report_words import outcome
 from pipelab.units import plural
 from pipelab.viz.explorer_hardware import THIS_MACHINE
 from pipelab.viz.explorer_runs import Progress, Runner, Task
@@ -27,7 +27,7 @@ def run_by(explorer: "Explorer") -> Task[Report]:
         explorer._reports = [*explorer._reports, _row(report, workload)]
         if plan.graph is explorer._graph:
             show_report(explorer, report)
-        return report, _told(explorer, plan, workload, report.verdict)
+        return report, _told(explorer, report, workload)
 
     return run
 
@@ -71,11 +71,12 @@ def show_workload(explorer: "Explorer", shown: Workload) -> None:
     show_report(explorer, next(of_it, None))
 
 
-def _told(explorer: "Explorer", plan: Plan, workload: str, verdict: str) -> str:
+def _told(explorer: "Explorer", report: Report, workload: str) -> str:
     """How a run went, and of what it was where something else is shown by now."""
-    if plan.graph is not explorer._graph:
-        return f"{workload}: {verdict}"
-    return verdict if plan.cuts == explorer.cuts else f"The previous split: {verdict}"
+    if report.plan.graph is not explorer._graph:
+        return f"{workload}: {report.verdict}"
+    told = outcome(report)  # what disturbed it stands over its timeline
+    return told if report.plan.cuts == explorer.cuts else f"The previous split: {told}"
 
 
 def _row(report: Report, workload: str) -> dict[str, Any]:

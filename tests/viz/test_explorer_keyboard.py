@@ -9,6 +9,7 @@ from live_page import LivePage
 from playwright.sync_api import Page
 
 from pipelab.planner import optimal
+from pipelab.report_words import outcome
 
 pytestmark = pytest.mark.browser
 
@@ -112,7 +113,7 @@ def test_from_opening_to_a_report(open_live) -> None:
     live.exchange()
     assert live.explorer.report is not None
     assert live.explorer.report.plan.cuts == best.cuts
-    assert verdict_of(page) == live.explorer.report.verdict.replace("\u00a0", " ")
+    assert verdict_of(page) == outcome(live.explorer.report).replace("\u00a0", " ")
     assert page.locator(".pl-timeline").is_visible()
     page.keyboard.press("Control+z")
     live.exchange()

@@ -10,6 +10,7 @@ from graphs import gpt2_graph
 from runs import Runner
 
 from pipelab.errors import Cancelled, LaunchError, StageError
+from pipelab.report_words import outcome
 from pipelab.viz.explorer_workloads import Workload
 
 
@@ -21,7 +22,16 @@ def test_run_returns_the_report_and_keeps_it() -> None:
     assert report.plan.cuts == CUTS
     assert [state["phase"] for _, state in states] == ["running", "running", "done"]
     assert states[1][1] == {"phase": "running", "text": "Step 1 of 2", "fraction": 0.5, "cancellable": False}
-    assert states[-1][1]["text"] == report.verdict
+    assert states[-1][1]["text"] == outcome(report)
+
+
+def test_what_disturbed_a_run_is_told_once() -> None:
+    """It stood in the verdict, and again over the timeline below."""
+    explorer = make(Runner())
+    explorer.run()
+    assert explorer._report_state is not None
+    assert explorer._report_state["remarks"] == "4 ranks share 2 cores."
+    assert "share 2 cores" not in explorer._run_state["text"]
 
 
 def test_without_a_runner_run_says_why() -> None:
@@ -109,7 +119,7 @@ def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, valu
     runner = Runner(during=lambda: setattr(explorer, name, value))
     explorer = make(workloads={"a": Workload(GRAPH, runner), "b": Workload(gpt2_graph())})
     report = explorer.run()
-    assert explorer._run_state["text"] == f"{of}{report.verdict}"
+    assert explorer._run_state["text"] == f"{of}{outcome(report) if name == 'cuts' else report.verdict}"
     explorer._hear(explorer, {"type": "show_report", "index": 0}, [])
     assert bool(explorer._report_state) == (name == "cuts")  # it is no run of the other trace
 
