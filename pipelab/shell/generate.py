@@ -122,7 +122,7 @@ def _tokenizer(folder: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # whatever a folder without its files makes the readers raise
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())  # what may be missing stands in later lines
         raise InputError(
             f'{folder} holds no tokenizer that can be read ({reason}). Pass --prompt-ids "1 2 3" instead of --prompt.'
         ) from error

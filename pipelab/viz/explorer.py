@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from pipelab.errors import LaunchError
+from pipelab.errors import LaunchError, PipelabError
 from pipelab.events import Timeline
 from pipelab.files import suffix_of, write_bytes
 from pipelab.graph import Graph
@@ -201,7 +201,10 @@ class Explorer(StillWidget):
         """
         if self.comm is None:
             raise LaunchError("This explorer is closed: make another one with pipelab.explore.")
-        return self._work.now(self._runner, self._run_refusal, run_by(self))
+        try:
+            return self._work.now(self._runner, self._run_refusal, run_by(self))
+        except (PipelabError, KeyboardInterrupt) as error:
+            raise error.with_traceback(None)  # noqa: B904  the same error, without three screens of frames of ours
 
     def save(self, path: str | Path) -> None:
         """Write what is shown: as a page to drag in any browser without Python and network, or as a picture.

@@ -81,6 +81,14 @@ def test_a_failed_run_raises_and_is_told(error: BaseException, phase: str, text:
     assert explorer.run() is explorer.report
 
 
+def test_what_stops_a_run_comes_without_frames_of_ours() -> None:
+    """The stop button left three screens of pipelab's own code below the cell."""
+    for error in (KeyboardInterrupt(), StageError("Rank 1 was killed.", rank=1, stage=1)):
+        with pytest.raises(type(error)) as caught:
+            make(Runner(during=raising(error))).run()
+        assert [entry.name for entry in caught.traceback][1:] == ["run"]
+
+
 def test_cancel_reaches_the_runner_while_it_runs_and_close_always() -> None:
     runner = Runner(during=lambda: explorer._hear(explorer, {"type": "cancel"}, []))
     explorer = make(runner)
