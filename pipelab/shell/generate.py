@@ -3,14 +3,12 @@
 import argparse
 import json
 import os
-import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pipelab.errors import InputError
 from pipelab.plan import Plan
 from pipelab.planner import optimal
-from pipelab.progress import announce, tell
+from pipelab.progress import tell
 from pipelab.shell import options
 from pipelab.units import format_seconds
 
@@ -89,10 +87,10 @@ def run(asked: argparse.Namespace) -> None:
     if asked.seed is not None:
         torch.manual_seed(asked.seed)
     with start(traced, plan, device=asked.device) as pipe:
-        began = time.perf_counter()
-        with announce("generating") if asked.json else nullcontext():
-            made = pipe.generate(ids, **settings)
-        seconds = time.perf_counter() - began
+        made = pipe.generate(ids, **settings)
+        took = pipe.last_generation
+    assert took is not None, "it has come to its end"
+    seconds = took.prefill.seconds + (took.token_s or 0.0) * (took.num_new_tokens - 1)  # not the tracing before
     new = made[0].tolist() if config.is_encoder_decoder else made[0, ids.shape[1] :].tolist()
     tell(f"{len(new)} tokens in {format_seconds(seconds)}, {plan.num_stages} stages ({plan.policy})")
     if asked.json:
@@ -124,7 +122,8 @@ def _tokenizer(folder: str) -> Any:
     except Exception as error:  # whatever a folder without its files makes the readers raise
         reason = " ".join(str(error).split())  # what may be missing stands in later lines
         raise InputError(
-            f'{folder} holds no tokenizer that can be read ({reason}). Pass --prompt-ids "1 2 3" instead of --prompt.'
+            f'{folder} holds no tokenizer that can be read. Pass --prompt-ids "1 2 3" instead of --prompt. '
+            f"transformers says: {reason}"
         ) from error
 
 
