@@ -1,4 +1,4 @@
-"""Which tensors the files of a checkpoint hold, and where: from their headers alone, checked against their sizes.
+"""Which tensors a file of a checkpoint holds, and where: from its header alone, checked against its size.
 
 `safetensors` begins with a JSON header. `pytorch_model.bin` is an archive with a pickled list, which torch reads onto
 the meta device and without running code of its own (`weights_only`).
@@ -28,8 +28,7 @@ _DTYPES = {
 }  # fmt: skip
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000  # the format's own limit
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
-_SAVE_AGAIN = "Download or save the checkpoint again."
+SAVE_AGAIN = "Download or save the checkpoint again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,81 +77,21 @@ class FileTensor:
         return LaunchError(f"{self.path}: tensor {self.name!r} {what}")
 
 
-def has_tensor_files(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint."""
-    return any((folder / name).exists() or _index_of(folder / name).exists() for name in _SINGLE)
-
-
-def tensors_in(folder: Path) -> dict[str, FileTensor]:
-    """Each tensor of a checkpoint by its name there.
-
-    Args:
-        folder: With `model.safetensors` or `pytorch_model.bin`, or with shards of one of them and their index.
+def tensors_of(path: Path) -> list[FileTensor]:
+    """The tensors of one file.
 
     Raises:
-        LaunchError: A file is missing, cut short or no such file; names it, and the tensor where there is one.
+        LaunchError: It cannot be read, is cut short or no such file; names it, and the tensor where there is one.
     """
-    for name in _SINGLE:
-        path = folder / name
-        if path.exists():
-            return {tensor.name: tensor for tensor in _tensors_of(path)}
-        if _index_of(path).exists():
-            return _sharded(_index_of(path))
-    raise LaunchError(f"{folder} holds none of the files {', '.join(_SINGLE)}, and no index of shards of one.")
-
-
-def _index_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.index.json")
-
-
-def _sharded(index: Path) -> dict[str, FileTensor]:
-    """The tensors of all shards, as the index has them."""
-    file_of = _weight_map(index)
-    for name, file in file_of.items():
-        if Path(file).name != file or not file.endswith((".safetensors", ".bin")) or not file.isprintable():
-            raise LaunchError(f"{index}: tensor {name!r} is said to be in {file!r}, which is no file beside it.")
-        if not os.path.lexists(index.parent / file):
-            raise LaunchError(
-                f"{index.parent / file} is missing; {index.name} says that tensor {name!r} is in it. Download it, or "
-                "save the checkpoint again."
-            )
-    found: dict[str, FileTensor] = {}
-    for file in sorted(set(file_of.values())):
-        for tensor in _tensors_of(index.parent / file):
-            if tensor.name in found:
-                raise tensor.wrong(f"is in {found[tensor.name].path} as well. {_SAVE_AGAIN}")
-            found[tensor.name] = tensor
-    for name, file in file_of.items():
-        if name not in found or Path(found[name].path).name != file:
-            raise LaunchError(
-                f"{index.parent / file} holds no tensor {name!r}; {index.name} says it does. {_SAVE_AGAIN}"
-            )
-    return found
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        file_of = json.loads(index.read_bytes(), object_pairs_hook=_once)["weight_map"]
-        assert isinstance(file_of, dict)
-        assert all(isinstance(file, str) for file in file_of.values())
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise LaunchError(
-            f"{index} is no index of a checkpoint: it maps no tensors to files ({error}). {_SAVE_AGAIN}"
-        ) from error
-    return file_of
-
-
-def _tensors_of(path: Path) -> list[FileTensor]:
-    """The tensors of one file."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise LaunchError(f"{path} is no file. {_SAVE_AGAIN}")
+            raise LaunchError(f"{path} is no file. {SAVE_AGAIN}")
         stamp = (status.st_size, status.st_mtime_ns)
         read = _of_safetensors if path.suffix == ".safetensors" else _of_archive
         return list(read(path, stamp))
     except OSError as error:
-        raise LaunchError(f"{path} cannot be read: {error.strerror}. {_SAVE_AGAIN}") from error
+        raise LaunchError(f"{path} cannot be read: {error.strerror}. {SAVE_AGAIN}") from error
 
 
 # --- safetensors ------------------------------------------------------------------------------------
@@ -167,11 +106,11 @@ def _of_safetensors(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
         dtype, shape, begin, end = _entry(path, name, entry)
         tensor = FileTensor(name, str(path), start + begin, dtype, shape, dense(shape), stamp)
         if tensor.num_bytes != end - begin:
-            raise tensor.wrong(f"is {shape} {dtype}, and {end - begin} bytes long: that does not fit. {_SAVE_AGAIN}")
+            raise tensor.wrong(f"is {shape} {dtype}, and {end - begin} bytes long: that does not fit. {SAVE_AGAIN}")
         if start + end > stamp[0]:
             raise tensor.wrong(
                 f"ends at byte {start + end}, and the file at {stamp[0]} ({format_bytes(stamp[0])}): it was cut short. "
-                f"{_SAVE_AGAIN}"
+                f"{SAVE_AGAIN}"
             )
         ends.append((begin, end, name))
         yield tensor
@@ -179,7 +118,7 @@ def _of_safetensors(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
     for (_, end, before), (begin, _, name) in pairwise([(0, 0, "the header"), *ends]):
         if begin != end:
             raise LaunchError(
-                f"{path}: tensor {name!r} begins at byte {begin} of the data, {before!r} ends at {end}. {_SAVE_AGAIN}"
+                f"{path}: tensor {name!r} begins at byte {begin} of the data, {before!r} ends at {end}. {SAVE_AGAIN}"
             )
 
 
@@ -190,15 +129,15 @@ def _header(path: Path, file_bytes: int) -> tuple[dict[str, Any], int]:
         if file_bytes < _LENGTH_BYTES + num_bytes or num_bytes > _MOST_HEADER_BYTES:
             raise LaunchError(
                 f"{path} is no safetensors file, or was cut short: its header would be {format_bytes(num_bytes)} of "
-                f"{format_bytes(file_bytes)}. {_SAVE_AGAIN}"
+                f"{format_bytes(file_bytes)}. {SAVE_AGAIN}"
             )
         text = file.read(num_bytes)
     try:
-        header = json.loads(text, object_pairs_hook=_once)
+        header = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
-        raise LaunchError(f"{path} has a damaged header: {error}. {_SAVE_AGAIN}") from error
+        raise LaunchError(f"{path} has a damaged header: {error}. {SAVE_AGAIN}") from error
     if not isinstance(header, dict):
-        raise LaunchError(f"{path} has a damaged header: it lists no tensors. {_SAVE_AGAIN}")
+        raise LaunchError(f"{path} has a damaged header: it lists no tensors. {SAVE_AGAIN}")
     return header, _LENGTH_BYTES + num_bytes
 
 
@@ -206,10 +145,10 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
     """What the header says of a tensor: dtype, shape, and where it begins and ends."""
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise LaunchError(f"{path}: tensor {name!r} is of dtype {dtype!r}, which torch has not. {_SAVE_AGAIN}")
+        raise LaunchError(f"{path}: tensor {name!r} is of dtype {dtype!r}, which torch has not. {SAVE_AGAIN}")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise LaunchError(f"{path}: tensor {name!r} is said to be {shape} and to lie at {offsets}. {_SAVE_AGAIN}")
+        raise LaunchError(f"{path}: tensor {name!r} is said to be {shape} and to lie at {offsets}. {SAVE_AGAIN}")
     return _DTYPES[dtype], tuple(shape), offsets[0], offsets[1]
 
 
@@ -217,7 +156,7 @@ def _are_sizes(given: Any) -> bool:
     return isinstance(given, list) and all(type(item) is int and item >= 0 for item in given)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys are all different.
 
     Raises:
@@ -244,15 +183,15 @@ def _of_archive(path: Path, stamp: tuple[int, int]) -> Iterator[FileTensor]:
         held = torch.load(path, map_location="meta", weights_only=True)
     except UnpicklingError as error:  # whose words are how to run what the file says
         raise LaunchError(
-            f"{path} cannot be read: it holds more than tensors, or is damaged; nothing in it was run. {_SAVE_AGAIN}"
+            f"{path} cannot be read: it holds more than tensors, or is damaged; nothing in it was run. {SAVE_AGAIN}"
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader raise
         raise LaunchError(
             f"{path} cannot be read: it is damaged, or holds tensors of an odd kind ({type(error).__name__}). "
-            f"{_SAVE_AGAIN}"
+            f"{SAVE_AGAIN}"
         ) from error
     if not isinstance(held, Mapping):
-        raise LaunchError(f"{path} holds a {type(held).__name__}, not tensors by name. {_SAVE_AGAIN}")
+        raise LaunchError(f"{path} holds a {type(held).__name__}, not tensors by name. {SAVE_AGAIN}")
     for name, tensor in held.items():
         if isinstance(tensor, Tensor):
             yield _of_storage(path, str(name), tensor, stamp)
@@ -274,5 +213,5 @@ def _of_storage(path: Path, name: str, tensor: Tensor, stamp: tuple[int, int]) -
     found = FileTensor(name, os.fspath(path), offset, dtype, tuple(tensor.shape), tensor.stride(), stamp)
     within = found.num_elements + tensor.storage_offset()
     if within * tensor.dtype.itemsize > tensor.untyped_storage().nbytes() or offset + found.num_bytes > stamp[0]:
-        raise found.wrong(f"reaches beyond its memory or the file's end. {_SAVE_AGAIN}")
+        raise found.wrong(f"reaches beyond its memory or the file's end. {SAVE_AGAIN}")
     return found

@@ -8,8 +8,8 @@ from families import OTHERS, PRETRAINED
 from torch import Tensor, nn
 
 import pipelab
+from pipelab.configs import on_meta
 from pipelab.errors import TraceError
-from pipelab.pretrained import _on_meta
 
 pytest.importorskip("transformers")
 
@@ -53,7 +53,7 @@ def test_a_bare_config_is_the_model_people_use(name: str) -> None:
     """DETR was its bare backbone, CLIP half of it, BERT a decoder."""
     config = PRETRAINED[name].made_config()
     config.architectures = None
-    assert type(_on_meta(config, None)).__name__ == PRETRAINED[name].model
+    assert type(on_meta(config, None)).__name__ == PRETRAINED[name].model
 
 
 class Residual(nn.Module):

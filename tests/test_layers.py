@@ -26,7 +26,8 @@ LAYER = {
         "decide",
     ),
     **dict.fromkeys(
-        ("aliasing", "blocks", "capture", "decoding", "example_inputs", "flops", "growing_cache", "marks", "operators",
+        ("aliasing", "blocks", "capture", "checkpoint_folder", "configs", "decoding", "example_inputs", "flops",
+         "growing_cache", "marks", "operators",
          "piece_names", "pieces", "pretrained", "program", "progress", "recomputed", "recording", "sizes",
          "stage_module", "stages", "stand_in", "tensor_files", "token_steps", "tracing", "writes"),
         "trace",

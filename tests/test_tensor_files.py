@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pipelab import pieces
+from pipelab.checkpoint_folder import tensors_in
 from pipelab.errors import LaunchError
 from pipelab.pieces import Piece
-from pipelab.tensor_files import tensors_in
 
 pytest.importorskip("safetensors")
 from safetensors.torch import save_file

@@ -5,7 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from pipelab.errors import InputError
+from pipelab.errors import InputError, PipelabError
 from pipelab.plan import Plan
 from pipelab.planner import optimal
 from pipelab.progress import tell
@@ -15,6 +15,7 @@ from pipelab.units import format_seconds
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipelab.launch.controller import Pipeline
     from pipelab.tracing import Trace
 
 _EXAMPLE = """\
@@ -36,20 +37,26 @@ def add_to(commands: Any) -> None:
         epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     number = options.whole
-    parser.add_argument("--model", required=True, help="folder with a config.json and weights, or a model id")
-    parser.add_argument("--stages", type=number, help="number of stages (default: torchrun's processes, else 2)")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="folder with a config.json and weights, or a model id"
+    )
+    parser.add_argument(
+        "--stages", type=number, metavar="N", help="number of stages (default: torchrun's processes, else 2)"
+    )
     parser.add_argument("--split", choices=options.SPLITS, default="optimal",
                         help="the policy; optimal: the largest stage is as small as can be")  # fmt: skip
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("--prompt", help="text, for the folder's own tokenizer")
+    prompt.add_argument("--prompt", metavar="TEXT", help="text, for the folder's own tokenizer")
     prompt.add_argument("--prompt-ids", type=_ids, metavar='"1 2 3"', help="token ids instead; ids are printed")
-    parser.add_argument("--max-new-tokens", type=number, default=60, help="(default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=number, metavar="N", default=60, help="(default: %(default)s)")
     parser.add_argument("--sample", action="store_true", help="draw tokens; without it the likeliest is taken")
-    parser.add_argument("--temperature", type=float, help="for --sample")
-    parser.add_argument("--top-k", type=number, help="for --sample")
-    parser.add_argument("--top-p", type=float, help="for --sample")
-    parser.add_argument("--seed", type=int, help="for --sample: the same seed, the same text")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0 (default: %(default)s)")
+    parser.add_argument("--temperature", type=options.positive, metavar="X", help="for --sample")
+    parser.add_argument("--top-k", type=number, metavar="N", help="for --sample")
+    parser.add_argument("--top-p", type=options.share, metavar="X", help="for --sample")
+    parser.add_argument("--seed", type=int, metavar="N", help="for --sample: the same seed, the same text")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:0 (default: %(default)s)"
+    )
     options.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -72,8 +79,9 @@ def run(asked: argparse.Namespace) -> None:
         return
     import torch
 
+    from pipelab.configs import config_of
     from pipelab.launch.controller import start
-    from pipelab.pretrained import config_of, trace_pretrained
+    from pipelab.pretrained import trace_pretrained
 
     config: Any = config_of(asked.model)[0]
     settings = _settings(asked)
@@ -87,7 +95,7 @@ def run(asked: argparse.Namespace) -> None:
     if asked.seed is not None:
         torch.manual_seed(asked.seed)
     with start(traced, plan, device=asked.device) as pipe:
-        made = pipe.generate(ids, **settings)
+        made = _generated(pipe, ids, settings)
         took = pipe.last_generation
     assert took is not None, "it has come to its end"
     seconds = took.prefill.seconds + (took.token_s or 0.0) * (took.num_new_tokens - 1)  # not the tracing before
@@ -96,6 +104,16 @@ def run(asked: argparse.Namespace) -> None:
     if asked.json:
         text = tokenizer.decode(new, skip_special_tokens=True) if tokenizer else None
         print(json.dumps(_result(asked, plan, ids[0].tolist(), new, text, seconds), indent=2))
+
+
+def _generated(pipe: "Pipeline", ids: "Tensor", settings: dict[str, Any]) -> "Tensor":
+    try:
+        return pipe.generate(ids, **settings)  # type: ignore[no-any-return]  # transformers' own
+    except PipelabError:
+        raise
+    except (TypeError, ValueError) as error:  # transformers' own checks
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"generate cannot be called so: {reason} Look at generation_config.json.") from error
 
 
 def _stages(asked: int | None) -> int | None:
@@ -136,7 +154,7 @@ def _check_ids(ids: "Tensor", size: int) -> None:
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     """What `generate` takes: the folder's generation_config.json, changed as was asked for."""
-    from pipelab.pretrained import generation_settings  # needs torch
+    from pipelab.configs import generation_settings  # needs torch
 
     names = ("temperature", "top_k", "top_p")
     drawing = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.quiet:
         progress.mute()
         os.environ["TQDM_DISABLE"] = "1"  # for the bars of transformers
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells of each time it tries again
     run: Callable[[argparse.Namespace], None] = asked.run
     try:
         run(asked)

@@ -1,6 +1,7 @@
 """What both commands ask for, and how words become values."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 from pipelab import policies, presets
@@ -35,6 +36,28 @@ def whole(text: str) -> int:
 
 
 whole.__name__ = "whole number above 0"  # argparse's message: "invalid whole number above 0 value: '0'"
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+positive.__name__ = "number above 0"
+
+
+def share(text: str) -> float:
+    """A number above 0, at most 1."""
+    number = positive(text)
+    if number > 1:
+        raise ValueError(text)
+    return number
+
+
+share.__name__ = "number above 0, at most 1,"
 
 
 def split(graph: Graph, policy: str, num_stages: int) -> Plan:

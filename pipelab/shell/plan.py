@@ -29,19 +29,23 @@ def add_to(commands: Any) -> None:
         epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     number, word = options.whole, str
-    parser.add_argument("--model", required=True, help="folder with a config.json, that file, or a model id")
-    parser.add_argument("--stages", required=True, type=number, help="number of stages, one device each")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="folder with a config.json, that file, or a model id"
+    )
+    parser.add_argument("--stages", required=True, type=number, metavar="N", help="number of stages, one device each")
     parser.add_argument("--hardware", choices=options.HARDWARE, default=DEFAULT, metavar="NAME",
                         help=f"one of {', '.join(options.HARDWARE)} (default: %(default)s)")  # fmt: skip
     parser.add_argument("--split", choices=options.SPLITS, default="optimal",
                         help="the policy; optimal: least time of the slowest stage, for both phases")  # fmt: skip
-    parser.add_argument("--batch-size", type=number, help="rows served at once (default: 2 per stage)")
-    parser.add_argument("--seq-len", type=number, default=512, help="tokens of a prompt (default: %(default)s)")
-    parser.add_argument("--context", "--cache-len", type=number, dest="cache_len",
+    parser.add_argument("--batch-size", type=number, metavar="N", help="rows served at once (default: 2 per stage)")
+    parser.add_argument(
+        "--seq-len", type=number, metavar="N", default=512, help="tokens of a prompt (default: %(default)s)"
+    )
+    parser.add_argument("--context", "--cache-len", type=number, metavar="N", dest="cache_len",
                         help="tokens in the cache of each row (default: --seq-len)")  # fmt: skip
-    parser.add_argument("--new-tokens", type=number, default=128,
+    parser.add_argument("--new-tokens", type=number, metavar="N", default=128,
                         help="tokens made per prompt: weighs decode in optimal (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--microbatches", type=number, help="groups of rows (default: one per stage)")
+    parser.add_argument("--microbatches", type=number, metavar="N", help="groups of rows (default: one per stage)")
     parser.add_argument("--granularity", choices=("block", "narrow", "module", "op"), default="block",
                         help="where optimal may cut (default: between blocks)")  # fmt: skip
     parser.add_argument("--save", type=word, metavar="FILE", help="write the plan for pipelab.Plan.load")
@@ -87,7 +91,8 @@ def serving(asked: argparse.Namespace) -> Serving:
 
 def _graphs(asked: argparse.Namespace, rows: int, cache_len: int) -> tuple[dict[str, Graph], str]:
     """The graphs of both phases; of a model that does not generate from a cache only the first, and why."""
-    from pipelab.pretrained import config_of, trace_pretrained  # needs torch
+    from pipelab.configs import config_of  # needs torch
+    from pipelab.pretrained import trace_pretrained
 
     config, _ = config_of(asked.model)  # its caches take no memory, as those for a folder would
     sizes: dict[str, Any] = {"batch_size": rows, "seq_len": asked.seq_len, "dtype": asked.dtype}
