@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import torch
 from generators import build
@@ -50,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _progress_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test begins as a new process would."""
     monkeypatch.setattr("pipelab.progress._muted", False)
-    monkeypatch.setenv("TQDM_DISABLE", "0")
+    for name in ("TQDM_DISABLE", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):  # put back after each
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
     return
 
 
@@ -101,6 +106,14 @@ def test_a_table_has_a_line_per_stage_and_the_launch_line(folder: str) -> None:
     assert lines[-1] == 'VLLM_PP_LAYER_PARTITION="1,1" vllm serve MODEL --pipeline-parallel-size 2'
 
 
+def test_caches_that_do_not_fit_are_said(folder: str) -> None:
+    words = ["plan", "--model", folder, *sizes(context=90_000_000), "--split", "uniform"]
+    assert re.search(r"It does not fit: stage \d needs [\d.]+ GB of 24 GB; 2 stages in all\.", tell(*words).out)
+    found = json.loads(tell(*words, "--json").out)
+    assert not found["fits"]
+    assert all(stage["kv_cache_bytes"] > 24e9 for stage in found["stages"])
+
+
 def test_a_model_that_does_not_generate_is_planned_as_a_whole(tmp_path: Path) -> None:
     from transformers import BertConfig
 
@@ -118,6 +131,8 @@ def test_a_model_that_does_not_generate_is_planned_as_a_whole(tmp_path: Path) ->
         (["--model", "{folder}", "--stages", "9"], "optimal_mix cannot make 9 stages"),
         (["--model", "{folder}", "--stages", "2", "--batch-size", "2", "--microbatches", "3"], "A batch of 2 rows"),
         (["--model", "{empty}", "--stages", "2"], "holds no config.json"),
+        (["--model", "{folder}", "--stages", "2", "--hardware", HARDWARE, "--context", "90000000"], "alone needs 23"),
+        (["--model", "{empty}/typo", "--stages", "2"], "There is no folder"),
     ],
 )
 def test_what_cannot_be_planned_is_said_and_is_1(folder: str, tmp_path: Path, words: list[str], reason: str) -> None:
@@ -137,6 +152,8 @@ def test_what_cannot_be_planned_is_said_and_is_1(folder: str, tmp_path: Path, wo
         ["plan", "--model", "x", "--stages", "2", "--split", "best"],
         ["generate", "--model", "x"],
         ["generate", "--model", "x", "--prompt-ids", "a"],
+        ["generate", "--model", "x", "--prompt-ids", "1", "--sample", "--temperature", "0"],
+        ["generate", "--model", "x", "--prompt-ids", "1", "--sample", "--top-p", "7"],
         ["generate", "--model", "x", "--prompt", "a", "--prompt-ids", "1"],
     ],
 )
@@ -164,6 +181,38 @@ def test_a_seed_draws_the_same_tokens(folder: str) -> None:
     assert found["ids"] == expected([3, 1, 4], 7, max_new_tokens=6, do_sample=True, temperature=1.5, top_k=20)
     assert found["prompt_ids"] == [3, 1, 4]
     assert told.err == ""
+
+
+def test_text_goes_in_and_comes_out(folder: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    words = {f"w{index}": index for index in range(48)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    told = tell("generate", "--model", str(tmp_path), "--prompt", "w3 w1 w4", "--max-new-tokens", "4", "--quiet")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.split() == [f"w{token}" for token in expected([3, 1, 4], max_new_tokens=4)]
+
+
+class Pressed(io.StringIO):
+    """Presses Ctrl-C at the first token."""
+
+    def write(self, text: str) -> int:
+        if not self.getvalue():
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+def test_ctrl_c_ends_it_with_130_and_no_rank_is_left(folder: str) -> None:
+    asked = ["generate", "--model", folder, "--prompt-ids", "1", "--max-new-tokens", "60", "--quiet"]
+    out, err = Pressed(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert main(asked) == 130
+    assert (len(out.getvalue().split()) < 60, err.getvalue()) == (True, "")
+    assert all("rank" not in " ".join(child.cmdline()) for child in psutil.Process().children(recursive=True))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import generators
 import psutil
 import pytest
 import torch
@@ -14,7 +16,7 @@ import zoo
 from torch import Tensor
 
 import pipelab
-from pipelab.errors import LaunchError, StageError
+from pipelab.errors import Cancelled, LaunchError, StageError
 from pipelab.launch import peak_memory
 from pipelab.launch.group import Patience
 from pipelab.launch.memory import Weights
@@ -54,9 +56,9 @@ def first_output(output: Any) -> Tensor:
         ("gpt2", "safetensors", 20_000, torch.float32),  # tied
         ("gpt2", "bin", 20_000, torch.bfloat16),
         ("llama", "safetensors", 1 << 40, torch.bfloat16),  # rotary frequencies are in no file
-        ("llama", "bin", 20_000, torch.float32),
+        ("qwen3", "bin", 10_000, torch.float32),
         ("t5", "safetensors", 20_000, torch.float16),  # three names of one tensor; some weights stay wide
-        ("bloom", "bin", 1 << 40, torch.bfloat16),
+        ("bloom", "bin", 1 << 40, torch.float16),
         ("mixtral", "safetensors", 20_000, torch.bfloat16),  # experts are one by one in the files, and over shards
         ("mixtral", "safetensors", 1 << 40, torch.float32),
         ("bert", "bin", 1 << 40, torch.float32),
@@ -65,7 +67,7 @@ def first_output(output: Any) -> Tensor:
 def test_ranks_compute_what_the_loaded_model_does(
     name: str, kind: str, shard_bytes: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    model, _ = zoo.build(name)
+    model = generators.build(name) if name == "qwen3" else zoo.build(name)[0]
     save(model, tmp_path, kind, shard_bytes)
     assert (len(list(tmp_path.glob("*model*"))) > 2) == (shard_bytes < 1 << 40)
     model = type(model).from_pretrained(tmp_path, dtype=dtype).eval()
@@ -224,6 +226,23 @@ def test_who_measures_holds_no_weight(tmp_path: Path) -> None:
     assert memory_bytes(os.getpid(), "VmHWM") - before < traced.graph.param_bytes / 4 > 25e6
 
 
+def stop_while_it_reads(pipe: pipelab.Pipeline, traced: pipelab.Trace) -> tuple[int, ...]:
+    """Interrupt a run whose ranks have read some of their weights; says who they are."""
+    pids = pipe.pids
+    idle_bytes = memory_bytes(pids[0], "VmRSS")
+
+    def interrupt() -> None:
+        while memory_bytes(pids[0], "VmRSS") < idle_bytes + 100e6:
+            pass
+        pipe.interrupt()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(Cancelled):
+            pipe(**traced.kwargs)
+    return pids
+
+
 @needs_peaks
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_two_gigabytes_are_read_once_by_those_who_need_them(dtype: str, tmp_path: Path) -> None:
@@ -235,14 +254,20 @@ def test_two_gigabytes_are_read_once_by_those_who_need_them(dtype: str, tmp_path
     real = write_sparse(config, tmp_path, num_shards=5)
     assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) > 2e9
     traced = pipelab.trace_pretrained(tmp_path, batch_size=2, seq_len=4, dtype=dtype)
+    largest = 4 * config.hidden_size * config.intermediate_size
     with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
         own = os.getpid()
         peak_memory.reset_peak(torch.device("cpu"))
         before = [memory_bytes(pid, "VmRSS") for pid in (own, *pipe.pids)]
+        if dtype == "bfloat16":
+            pids = stop_while_it_reads(pipe, traced)
+            assert pipe.pids == pids
         logits = pipe(**traced.kwargs).logits
         peaks = [memory_bytes(pid, "VmHWM") - idle for pid, idle in zip((own, *pipe.pids), before, strict=True)]
         shares = [stage.param_bytes for stage in pipe.plan.stages]
-        assert [4 * stage.num_params for stage in pipe.plan.stages] == list(pipe.read_bytes)
+        # Again only the tensor in which a rank was stopped.
+        again = [read - 4 * stage.num_params for read, stage in zip(pipe.read_bytes, pipe.plan.stages, strict=True)]
+        assert all(0 <= num_bytes <= (largest if dtype == "bfloat16" else 0) for num_bytes in again)
         assert sum(pipe.read_bytes) > 2e9
     for share, peak in zip(shares, peaks[1:], strict=True):
         assert share < peak <= 1.15 * share
