@@ -26,6 +26,9 @@ _KINDS = {
 }
 
 
+_WRITES_NOTHING = "aten.detach.default"  # as which a stage runs `detach_`, of every constant that forward makes
+
+
 @dataclass(frozen=True)
 class Program:
     """An exported program with its nodes sorted by what they are.
@@ -64,7 +67,11 @@ class Program:
     @cached_property
     def written(self) -> frozenset[str]:
         """Names of the weights that ops write to."""
-        roots = {self.memory.root(key) for key in self.memory.writes}
+        roots = {
+            self.memory.root(key)
+            for key, ops in self.memory.writes.items()
+            if any(target_name(self.ops[op]) != _WRITES_NOTHING for op in ops)
+        }
         return frozenset(name for name in self.weights if self.memory.root(name) in roots)
 
     @property

@@ -516,11 +516,12 @@ def server_killed(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
     def act() -> None:
         deliver(signal.SIGKILL, server)
 
+    error = None
     if what == "idle":
         act()
-        return
-    work = use(lab, rng, what) if what != "start" else lambda: lab.start().close()
-    error = during(outcome, rng, work, act)
+    else:
+        work = use(lab, rng, what) if what != "start" else lambda: lab.start().close()
+        error = during(outcome, rng, work, act)
     soon(lambda: not psutil.pid_exists(server) or not lab.pipe.pids)  # while it dies, the next run may meet it
     said = ("the process that starts ranks", "was killed by SIGKILL", "ended as soon as")
     outcome.check(error is None or any(words in str(error).lower() for words in map(str.lower, said)), f"{error!r}")
