@@ -32,9 +32,11 @@ import pipelab
 
 RUNS, RANKS = 3, 2
 PROMPT, NEW = 32, 24
+PAGE = 256  # tokens of the prompts where a cache is looked at
 SETTINGS: dict[str, Any] = {"do_sample": False, "pad_token_id": 0}
 SIZES = {
     "this one": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 8},
+    "a small one": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
     "a tiny one": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4},
 }
 
@@ -46,9 +48,9 @@ def build(name: str) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def prompts(rows: int) -> Tensor:
+def prompts(rows: int, length: int = PROMPT) -> Tensor:
     """Token ids, the same in each process."""
-    return torch.randint(0, 4000, (rows, PROMPT), generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, 4000, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
 def start(model: LlamaForCausalLM) -> pipelab.Pipeline:
@@ -63,6 +65,11 @@ def start(model: LlamaForCausalLM) -> pipelab.Pipeline:
 def show(what: str, num_tokens: float, seconds: float, *ratios: str) -> None:
     """A line of the table."""
     print(f"  {what:52} {num_tokens / seconds:7.0f} tokens/s  {', '.join(ratios)}", flush=True)
+
+
+def millions(model: LlamaForCausalLM) -> str:
+    """How large it is."""
+    return f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters"
 
 
 def in_turns(*works: Callable[[], object]) -> list[float]:
@@ -82,7 +89,7 @@ def with_and_without_a_cache(pipe: pipelab.Pipeline, many: int) -> None:
         seconds = {}
         for use in (True, False):
             began = time.perf_counter()
-            pipe.generate(prompts(rows), max_new_tokens=many, use_cache=use, **SETTINGS)
+            pipe.generate(prompts(rows, PAGE), max_new_tokens=many, use_cache=use, **SETTINGS)
             seconds[use] = time.perf_counter() - began
         name = f"{rows} row{'s' if rows > 1 else ''}, {many} new tokens"
         show(f"{name}, with a cache", rows * many, seconds[True])
@@ -176,11 +183,10 @@ def main(rows: Sequence[int], many: int) -> None:
     models = {name: build(name) for name in SIZES}
     pipes = {name: start(model) for name, model in models.items()}
     model, pipe = models["this one"], pipes["this one"]
-    size = sum(weight.numel() for weight in model.parameters()) / 1e6
-    print(f"LLaMA of {size:.0f} M parameters, prompts of {PROMPT} tokens, {RANKS} ranks of 1 thread")
-    print(f"A cache, in {RANKS} ranks")
-    with_and_without_a_cache(pipe, many)
-    print(f"Groups in flight, {NEW} new tokens")
+    small = models["a small one"]
+    print(f"A cache in {RANKS} ranks of 1 thread: LLaMA of {millions(small)}, prompts of {PAGE} tokens")
+    with_and_without_a_cache(pipes["a small one"], many)
+    print(f"Groups in flight: LLaMA of {millions(model)}, prompts of {PROMPT} tokens, {NEW} new ones")
     ours_s = {count: groups_in_flight(model, pipe, count) for count in rows}
     print(f"One row, {4 * NEW} new tokens")
     for name in SIZES:
