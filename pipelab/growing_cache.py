@@ -24,7 +24,7 @@ class _Slots(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers 
     values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
         self.keys, self.values = keys, values
         self.is_initialized = True
 
@@ -40,7 +40,7 @@ class _Slots(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers 
         return -1
 
 
-class TokenSlots(_Slots):  # type: ignore[no-untyped-call]
+class TokenSlots(_Slots):  # type: ignore[no-untyped-call]  # the same
     """What one layer keeps of the tokens so far.
 
     Args:
@@ -68,7 +68,7 @@ class TokenSlots(_Slots):  # type: ignore[no-untyped-call]
         return self.num_seen
 
 
-class SourceSlots(_Slots):  # type: ignore[no-untyped-call]
+class SourceSlots(_Slots):  # type: ignore[no-untyped-call]  # the same
     """What one layer of a decoder keeps of the encoder's output.
 
     Args:

@@ -56,7 +56,7 @@ class _Branch:
         self.module = module
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return self.module(*values)  # type: ignore[no-any-return]
+        return self.module(*values)  # type: ignore[no-any-return]  # any module's call
 
 
 class _Program:

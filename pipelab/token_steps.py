@@ -245,7 +245,7 @@ class TokenSteps:
             return logits[:, -1]
 
         parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in inputs]
-        step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
         return step
 
     def _cache(self, given: Mapping[str, Tensor], num_seen: Tensor, kind: Kind) -> Any:

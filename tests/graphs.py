@@ -1,5 +1,7 @@
 """Graphs written by hand: models as data, for tests that need no torch."""
 
+from collections.abc import Sequence
+
 from pipelab.graph import Block, Graph, ModuleCall, Op, TensorInfo, Weight
 
 
@@ -142,4 +144,15 @@ def mlp_graph(num_layers: int = 8, width: int = 16, *, batch: int = 8, model: st
         value = _linear(writer, f"layers.{index}", value, (batch, width), width)
         writer.block(f"layers.{index}", f"layers.{index}", value)
     writer.module("", model, 0)
+    return writer.graph((value,))
+
+
+def chain_graph(*ops: Sequence[str], sizes: dict[str, int], kinds: dict[str, str] | None = None) -> Graph:
+    """A chain of ops, each given by the names of the weights it reads."""
+    writer = GraphWriter("Chain", 1, (TensorInfo("x", (1, 16), "float32", 64),))
+    for name, size in sizes.items():
+        writer.weight(name, size, kind=(kinds or {}).get(name, "parameter"))
+    value = -1
+    for names in ops:
+        value = writer.op("op", "", (1, 16), (value,), *names)
     return writer.graph((value,))

@@ -23,7 +23,6 @@ traced = pipelab.trace(model, x)
 plan = pipelab.uniform(traced, num_stages=3)
 pipe = pipelab.start(traced, plan, device="cpu")
 from pipelab.launch.client import current_server
-print(*pipe.pids, current_server().pid)
 """
 
 
@@ -63,7 +62,7 @@ class Notebook:
                 return
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
     manager = KernelManager()
     manager.start_kernel()
@@ -77,9 +76,11 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
-@pytest.fixture
-def pids(notebook: Notebook) -> list[int]:
-    printed, error = notebook.run(START)
+def processes(notebook: Notebook) -> list[int]:
+    """The ranks of the kernel's pipeline, and their server; a kernel that has no pipeline starts one."""
+    if notebook.run("pipe")[1]:
+        notebook.run(START)
+    printed, error = notebook.run("print(*pipe.pids, current_server().pid)")
     assert not error, error
     return [int(pid) for pid in printed.split()]
 
@@ -126,7 +127,8 @@ pipelab.start(doubled, pipelab.split_at(doubled, [1]))""": "LaunchError: Operato
 }
 
 
-def test_interrupt_keeps_the_ranks_and_mistakes_are_clear_errors(notebook: Notebook, pids: list[int]) -> None:
+def test_interrupt_keeps_the_ranks_and_mistakes_are_clear_errors(notebook: Notebook) -> None:
+    pids = processes(notebook)
     sent = notebook.send(LONG)
     notebook.wait_for(sent, "running")
     notebook.manager.interrupt_kernel()
@@ -145,12 +147,15 @@ def test_interrupt_keeps_the_ranks_and_mistakes_are_clear_errors(notebook: Noteb
     assert notebook.run("print(pipe.run(x, repeats=1).output.shape)") == ("torch.Size([256, 256])\n", "")
 
 
-def test_kernel_killed_in_a_run_leaves_nothing(notebook: Notebook, pids: list[int]) -> None:
-    notebook.wait_for(notebook.send(LONG), "running")
-    notebook.manager.shutdown_kernel(now=True)
+def test_restarted_kernel_leaves_nothing(notebook: Notebook) -> None:
+    pids = processes(notebook)
+    notebook.manager.restart_kernel(now=True)
+    notebook.client.wait_for_ready(timeout=60)
     assert gone(pids)
 
 
-def test_restarted_kernel_leaves_nothing(notebook: Notebook, pids: list[int]) -> None:
-    notebook.manager.restart_kernel(now=True)
+def test_kernel_killed_in_a_run_leaves_nothing(notebook: Notebook) -> None:
+    pids = processes(notebook)
+    notebook.wait_for(notebook.send(LONG), "running")
+    notebook.manager.shutdown_kernel(now=True)
     assert gone(pids)

@@ -1,44 +1,15 @@
-"""The policies against the numbers PiPPy gives, and against what each of them promises."""
+"""The policies on small graphs: their cuts by hand, and what they refuse."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
-from graphs import GraphWriter, gpt2_graph, mlp_graph
-from hypothesis import given
-from hypothesis import strategies as st
+from graphs import chain_graph, gpt2_graph, mlp_graph
+from pippy import charged
 
-import pipelab
 from pipelab.errors import SplitError
-from pipelab.graph import Graph, TensorInfo
-from pipelab.greedy import charges_of, greedy_cuts, smallest_budget
-from pipelab.plan import Plan
+from pipelab.greedy import charges_of
 from pipelab.policies import equal_size, split_at, threshold, uniform
 from pipelab.split_points import SplitPoint
-
-X = TensorInfo("x", (1, 16), "float32", 64)
-
-
-def charged(plan: Plan) -> list[int]:
-    """Elements per stage as PiPPy weighs them: each name once."""
-    charges = charges_of(plan.graph)
-    stages = [
-        {k: v for op in range(start, stop) for k, v in charges.get(op, {}).items()} for start, stop in plan.bounds
-    ]
-    return [sum(stage.values()) for stage in stages]
-
-
-def chain(*ops: Sequence[str], sizes: dict[str, int], kinds: dict[str, str] | None = None) -> Graph:
-    """A chain of ops, each given by the names of the weights it reads."""
-    writer = GraphWriter("Chain", 1, (X,))
-    for name, size in sizes.items():
-        writer.weight(name, size, kind=(kinds or {}).get(name, "parameter"))
-    value = -1
-    for names in ops:
-        value = writer.op("op", "", (1, 16), (value,), *names)
-    return writer.graph((value,))
-
 
 # --- equal_size ---------------------------------------------------------------------------------------
 
@@ -67,7 +38,7 @@ def test_equal_size_may_leave_the_last_stage_empty() -> None:
 
 
 def test_equal_size_may_leave_the_last_stage_without_weights() -> None:
-    plan = equal_size(chain(["a"], ["b"], ["c"], [], [], sizes=dict.fromkeys("abc", 10)), num_stages=4)
+    plan = equal_size(chain_graph(["a"], ["b"], ["c"], [], [], sizes=dict.fromkeys("abc", 10)), num_stages=4)
     assert charged(plan) == [10, 10, 10, 0]
     assert plan.bounds[-1] == (3, 5) and not plan.has_empty_stage
 
@@ -84,7 +55,7 @@ def test_equal_size_refuses_more_stages_than_layers_can_fill() -> None:
 def test_equal_size_counts_a_weight_in_each_bucket_and_a_buffer_under_its_full_size() -> None:
     # PiPPy's test_autosplit: three matrices, two linear layers, and a buffer of which a slice is added.
     square, layer, buffer = 512 * 512, 512 * 512 + 512, 356 * 512
-    graph = chain(
+    graph = chain_graph(
         ["m0"], [], ["m1"], ["buffer"], [], ["l0"], [], ["m2"], ["l1"],
         sizes={"m0": square, "m1": square, "m2": square, "l0": layer, "l1": layer, "buffer": buffer},
         kinds={"buffer": "buffer"},
@@ -93,20 +64,20 @@ def test_equal_size_counts_a_weight_in_each_bucket_and_a_buffer_under_its_full_s
 
 
 def test_equal_size_names_the_buffer_that_raises_the_budget() -> None:
-    graph = chain(["a"], ["b"], sizes={"a": 10, "b": 10, "rope": 100}, kinds={"rope": "buffer"})
+    graph = chain_graph(["a"], ["b"], sizes={"a": 10, "b": 10, "rope": 100}, kinds={"rope": "buffer"})
     with pytest.raises(SplitError, match=r"rope \(buffer, 100\) counts towards the 60 elements .* works is 1\."):
         equal_size(graph, num_stages=2)
 
 
 def test_equal_size_names_an_op_whose_weights_together_exceed_the_budget() -> None:
-    graph = chain(["a", "b", "c"], ["d"], sizes={"a": 10, "b": 10, "c": 10, "d": 10})
+    graph = chain_graph(["a", "b", "c"], ["d"], sizes={"a": 10, "b": 10, "c": 10, "d": 10})
     with pytest.raises(SplitError, match=r"the weights of op_0 together \(30\) exceed the 13 elements"):
         equal_size(graph, num_stages=3)
 
 
 def test_equal_size_of_a_model_without_parameters() -> None:
     with pytest.raises(SplitError, match="none of its ops reads a parameter"):
-        equal_size(chain([], [], sizes={}), num_stages=2)
+        equal_size(chain_graph([], [], sizes={}), num_stages=2)
 
 
 @pytest.mark.parametrize("num_stages", [0, -3])
@@ -169,7 +140,9 @@ def test_threshold_refuses_a_budget_that_is_no_number_of_elements(max_params: fl
 
 
 def test_tied_names_weigh_twice_and_non_persistent_buffers_nothing() -> None:
-    graph = chain(["wte"], ["rope"], ["head"], sizes={"wte": 10, "head": 10, "rope": 50}, kinds={"rope": "buffer"})
+    graph = chain_graph(
+        ["wte"], ["rope"], ["head"], sizes={"wte": 10, "head": 10, "rope": 50}, kinds={"rope": "buffer"}
+    )
     wte, head, rope = graph.weights
     graph = replace(graph, weights=(wte, replace(head, tied_to="wte"), replace(rope, persistent=False)))
     assert charges_of(graph) == {0: {"wte": 10}, 2: {"head": 10}}
@@ -181,13 +154,13 @@ def test_tied_names_weigh_twice_and_non_persistent_buffers_nothing() -> None:
 
 
 def test_an_illegal_cut_moves_to_the_nearest_place_with_the_same_sizes() -> None:
-    graph = chain(["a"], [], [], [], ["b"], [], ["c"], sizes=dict.fromkeys("abc", 10))
+    graph = chain_graph(["a"], [], [], [], ["b"], [], ["c"], sizes=dict.fromkeys("abc", 10))
     assert threshold(graph, max_params=10).cuts == (4, 6)
     assert threshold(replace(graph, legal=(1, 3, 5)), max_params=10).cuts == (3, 5)
 
 
 def test_an_illegal_cut_with_no_such_place_is_refused() -> None:
-    graph = replace(chain(["a"], [], ["b"], ["c"], sizes=dict.fromkeys("abc", 10)), legal=(3,))
+    graph = replace(chain_graph(["a"], [], ["b"], ["c"], sizes=dict.fromkeys("abc", 10)), legal=(3,))
     with pytest.raises(SplitError, match=r"before op #2 .* no legal cut keeps the same sizes"):
         threshold(graph, max_params=10)
 
@@ -262,151 +235,3 @@ def test_split_at_says_what_is_wrong_with_a_place(points: list[str | int], messa
 
 def test_split_at_without_places_cuts_at_the_marks() -> None:
     assert split_at(replace(mlp_graph(8), marks=(3, 5))).cuts == (3, 5)
-
-
-# --- what holds for every graph -----------------------------------------------------------------------
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> Graph:
-    sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=8))
-    names = [f"w{index}" for index in range(len(sizes))]
-    reads = st.lists(st.sampled_from(names), max_size=3, unique=True)
-    ops = draw(st.lists(reads, min_size=1, max_size=16))
-    graph = chain(*ops, sizes=dict(zip(names, sizes, strict=True)))
-    return replace(graph, legal=tuple(p for p in graph.legal if draw(st.integers(0, 5))))
-
-
-def stage_count(graph: Graph, budget: int) -> int:
-    return len(greedy_cuts(charges_of(graph), budget)) + 1
-
-
-@given(graphs(), st.integers(0, 60))
-def test_greedy_stages_hold_at_most_the_budget_and_could_not_hold_more(graph: Graph, budget: int) -> None:
-    charges = charges_of(graph)
-    edges = [0, *greedy_cuts(charges, budget), len(graph.ops)]
-    stages = [[index for index in charges if a <= index < b] for a, b in pairwise(edges)]
-
-    def size(indices: list[int]) -> int:
-        return sum({name: n for index in indices for name, n in charges[index].items()}.values())
-
-    for stage, following in zip(stages, [*stages[1:], []], strict=True):
-        assert size(stage) <= budget or len(stage) == 1
-        assert not following or size([*stage, following[0]]) > budget
-
-
-@given(graphs(), st.integers(1, 8))
-def test_the_smallest_budget_is_the_smallest(graph: Graph, num_stages: int) -> None:
-    budget = smallest_budget(charges_of(graph), num_stages)
-    assert stage_count(graph, budget) <= num_stages
-    assert budget == 0 or stage_count(graph, budget - 1) > num_stages
-
-
-@given(graphs(), st.integers(0, 60))
-def test_a_larger_budget_never_needs_more_stages(graph: Graph, budget: int) -> None:
-    assert stage_count(graph, budget + 1) <= stage_count(graph, budget)
-
-
-@given(graphs(), st.integers(1, 6), st.integers(0, 60))
-def test_every_op_is_in_one_stage_whatever_the_policy(graph: Graph, num_stages: int, budget: int) -> None:
-    for make in (
-        lambda: equal_size(graph, num_stages=num_stages),
-        lambda: threshold(graph, num_stages=num_stages),
-        lambda: threshold(graph, max_params=budget),
-    ):
-        try:
-            plan = make()
-        except SplitError:
-            continue
-        ops = [op for start, stop in plan.bounds for op in range(start, stop)]
-        assert ops == list(range(len(graph.ops)))
-
-
-@given(graphs(), st.integers(0, 60))
-def test_moving_a_cut_leaves_the_sizes(graph: Graph, budget: int) -> None:
-    every = replace(graph, legal=tuple(range(1, len(graph.ops))))
-    try:
-        plan = threshold(graph, max_params=budget)
-    except SplitError:
-        return
-    assert charged(plan) == charged(threshold(every, max_params=budget))
-
-
-@given(graphs(), st.integers(1, 8))
-def test_equal_size_or_its_refusal_names_a_number_that_works(graph: Graph, num_stages: int) -> None:
-    every = replace(graph, legal=tuple(range(1, len(graph.ops))))
-    try:
-        assert equal_size(every, num_stages=num_stages).num_stages == num_stages
-    except SplitError as error:
-        works = int(str(error).rstrip(".").rpartition(" ")[2])
-        assert equal_size(every, num_stages=works).num_stages == works
-        for more in range(works + 1, num_stages):
-            with pytest.raises(SplitError):
-                equal_size(every, num_stages=more)
-
-
-# --- GPT-2 as PiPPy splits it ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> Graph:
-    return traced_gpt2("GPT2LMHeadModel")
-
-
-def traced_gpt2(class_name: str) -> Graph:
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        model = getattr(transformers, class_name)(transformers.GPT2Config(pad_token_id=0)).eval()
-        return pipelab.trace(model, input_ids=torch.zeros(1, 16, dtype=torch.long), use_cache=False).graph
-
-
-N8 = [38_597_376, 14_963_712, *[14_175_744] * 5, 38_597_376]
-
-
-@pytest.mark.parametrize(
-    ("num_stages", "sizes"),
-    [
-        (2, [60_648_960, 102_388_224]),
-        (3, [41_157_120, 40_755_456, 81_124_608]),
-        (4, [38_597_376, 30_911_232, 28_943_616, 64_584_960]),
-        (8, N8),
-    ],
-)
-def test_equal_size_of_gpt2(gpt2: Graph, num_stages: int, sizes: list[int]) -> None:
-    assert charged(equal_size(gpt2, num_stages=num_stages)) == sizes
-
-
-def test_threshold_of_gpt2(gpt2: Graph) -> None:
-    assert charged(threshold(gpt2, max_params=15e6)) == N8
-    assert [round(size / 1e6, 1) for size in charged(threshold(gpt2, max_params=40e6))] == [39.4, 37.8, 37.8, 9.4, 38.6]
-
-
-def test_threshold_of_gpt2_in_four_stages_is_even(gpt2: Graph) -> None:
-    assert [round(size / 1e6, 1) for size in charged(threshold(gpt2, num_stages=4))] == [41.2, 40.8, 40.2, 41.0]
-
-
-def test_equal_size_refuses_eight_stages_of_gpt2_for_sequence_classification() -> None:
-    with pytest.raises(SplitError) as error:
-        equal_size(traced_gpt2("GPT2ForSequenceClassification"), num_stages=8)
-    assert str(error.value) == (
-        "equal_size cannot make 8 stages of GPT2ForSequenceClassification: transformer.wte.weight alone (38.6 M) "
-        "exceeds the 15.6 M elements each stage may hold. The greedy pass makes 7 stages. The largest number of stages "
-        "below 8 that works is 7."
-    )
-
-
-def test_equal_size_of_a_llama() -> None:
-    import torch
-    import transformers
-
-    config = transformers.LlamaConfig(
-        num_hidden_layers=22, hidden_size=2048, intermediate_size=5632, num_attention_heads=32,
-        num_key_value_heads=4, vocab_size=32000,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config).eval()
-        graph = pipelab.trace(model, input_ids=torch.zeros(1, 16, dtype=torch.long), use_cache=False).graph
-    assert [round(n / 1e6) for n in charged(equal_size(graph, num_stages=4))] == [274, 264, 264, 297]
-    assert [round(n / 1e6) for n in charged(equal_size(graph, num_stages=8))] == [131, *[132] * 6, 177]

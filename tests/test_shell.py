@@ -20,6 +20,7 @@ import torch
 from generators import build
 
 import pipelab
+from pipelab import pretrained
 from pipelab.shell import generate, plan
 from pipelab.shell.main import main
 
@@ -47,6 +48,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("llama")
     build("llama").save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _traced_once() -> Iterator[None]:
+    """What asks the same of the same model shares its trace, which takes seconds."""
+    trace, traced = pretrained.trace_pretrained, dict[tuple[str, ...], pipelab.Trace]()
+
+    def once(model: Any, **how: Any) -> pipelab.Trace:
+        asked = (model if isinstance(model, str) else model.to_json_string(), *sorted(map(str, how.items())))
+        if asked not in traced:
+            traced[asked] = trace(model, **how)
+        return traced[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "trace_pretrained", once)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +145,8 @@ def test_a_model_that_does_not_generate_is_planned_as_a_whole(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--model", "{folder}", "--stages", "9"], "optimal_mix cannot make 9 stages"),
-        (["--model", "{folder}", "--stages", "2", "--batch-size", "2", "--microbatches", "3"], "A batch of 2 rows"),
+        (["--model", "{folder}", *sizes(stages=9)], "optimal_mix cannot make 9 stages"),
+        (["--model", "{folder}", *sizes(microbatches=7)], "A batch of 6 rows"),
         (["--model", "{empty}", "--stages", "2"], "holds no config.json"),
         (["--model", "{folder}", "--stages", "2", "--hardware", HARDWARE, "--context", "90000000"], "alone needs 23"),
         (["--model", "{empty}/typo", "--stages", "2"], "There is no folder"),
@@ -221,8 +238,8 @@ def test_ctrl_c_ends_it_with_130_and_no_rank_is_left(folder: str) -> None:
         (["--prompt", "Hello"], "Pass --prompt-ids"),
         (["--prompt-ids", "99"], "Token id 99 is none of the model's: it has 0 to 47."),
         (["--prompt-ids", "1", "--top-k", "3"], "--top-k is for --sample"),
-        (["--prompt-ids", "1", "--stages", "40", "--split", "uniform"], "uniform cannot make 40 stages"),
-        (["--prompt-ids", "1", "--device", "moon"], "moon"),
+        (["--prompt-ids", "3 1 4", "--stages", "40", "--split", "uniform"], "uniform cannot make 40 stages"),
+        (["--prompt-ids", "3 1 4", "--device", "moon"], "moon"),
     ],
 )
 def test_what_cannot_be_generated_is_said_and_is_1(folder: str, words: list[str], reason: str) -> None:

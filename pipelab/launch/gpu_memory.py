@@ -49,7 +49,7 @@ class Pinned:
 
 
 def _cuda() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def _check(status: Any, what: str) -> None:
