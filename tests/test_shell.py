@@ -126,9 +126,6 @@ def test_a_table_has_a_line_per_stage_and_the_launch_line(folder: str) -> None:
 def test_caches_that_do_not_fit_are_said(folder: str) -> None:
     words = ["plan", "--model", folder, *sizes(context=90_000_000), "--split", "uniform"]
     assert re.search(r"It does not fit: stage \d needs [\d.]+ GB of 24 GB; 2 stages in all\.", tell(*words).out)
-    found = json.loads(tell(*words, "--json").out)
-    assert not found["fits"]
-    assert all(stage["kv_cache_bytes"] > 24e9 for stage in found["stages"])
 
 
 def test_a_model_that_does_not_generate_is_planned_as_a_whole(tmp_path: Path) -> None:

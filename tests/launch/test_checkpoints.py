@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pipelab.launch import peak_memory
 from pipelab.launch.group import Patience
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
+from pipelab.progress import announce_bytes
 
 transformers = pytest.importorskip("transformers")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -124,8 +127,11 @@ def test_bad_checkpoint_is_named_before_any_rank_is_there(
     assert any(repr(each) in str(caught.value) for each in [*tensors, name])
 
 
-def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(sharded: tuple[Path, Any]) -> None:
+def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(
+    sharded: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, model = sharded
+    monkeypatch.setattr("pipelab.launch.runner.announce_bytes", partial(announce_bytes, after_s=0.0))
     traced = pipelab.trace_pretrained(folder, batch_size=2, seq_len=4)
     with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
         shard = last_shard(folder)
@@ -134,8 +140,13 @@ def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(s
         with pytest.raises(LaunchError, match=rf"{shard.name}: tensor .* cannot be read: No such file"):
             pipe(**traced.kwargs)
         (folder / "away").rename(shard)
+        capsys.readouterr()
         assert torch.equal(pipe(**traced.kwargs)[0], model(**traced.kwargs)[0])
         assert pipe.pids == pids
+        bar = capsys.readouterr().err.split("\r")[-1]
+        shown = re.fullmatch(r"pipelab: reading the weights ▕█+▏ (.+) of (.+)\n", bar)
+        assert shown is not None, bar
+        assert shown[1] == shown[2]
         share = [stage.param_bytes for stage in pipe.plan.stages]
         # Again only the tensor that a rank was reading when the other's error stopped it.
         largest = max(parameter.nbytes for parameter in model.parameters())
