@@ -197,7 +197,7 @@ class Pipeline:
 
     @forgetful
     def generate(self, input_ids: Tensor | None = None, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
-        """Generate tokens as transformers' `generate` does, with the ranks' computing.
+        """Generate tokens as transformers' `generate` does, computed by the ranks.
 
         Loop, logits processors and stopping criteria are transformers' own, and so are the tokens: the same ones,
         also of a sampling with the same seed. Each rank keeps the key-value caches of its own layers. The rows of the
@@ -220,6 +220,7 @@ class Pipeline:
 
         Raises:
             InputError: The model does not generate, or an argument is of no use here.
+            TraceError: The model's program is for one number of tokens, as a state-space model's.
             SplitError: The plan is cut where a step of generation cannot be.
             StageError: A rank failed; the next run works.
             Cancelled: `interrupt` was called.
