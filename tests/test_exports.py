@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -66,10 +67,16 @@ def test_megatron_takes_stages_of_embedding_or_head_alone_and_vllm_refuses_them(
         export(at(graph, "transformer.ln_f"), "vllm")
 
 
+@cache
+def traced(name: str) -> tuple[nn.Module, pipelab.Trace]:
+    """A model of the zoo and its trace, made once for all tests of this module, which only look at it."""
+    model, inputs = build(name)
+    return model, pipelab.trace(model, **inputs)
+
+
 @pytest.mark.parametrize("system", ["vllm", "megatron"])
 def test_a_model_of_two_lists_of_layers_is_refused(system: str) -> None:
-    model, inputs = build("t5")
-    plan = uniform(pipelab.trace(model, **inputs), num_stages=2)
+    plan = uniform(traced("t5")[1], num_stages=2)
     with pytest.raises(SplitError, match=r"2 lists of layers \(encoder.block, decoder.block\).*device_map"):
         export(plan, system)
 
@@ -77,9 +84,8 @@ def test_a_model_of_two_lists_of_layers_is_refused(system: str) -> None:
 @pytest.mark.parametrize("name", ["unet", "shared_block"])
 @pytest.mark.parametrize("system", ["vllm", "megatron"])
 def test_a_model_whose_blocks_are_no_numbered_layers_is_refused(name: str, system: str) -> None:
-    model, inputs = build(name)
+    graph = traced(name)[1].graph
     with pytest.raises(SplitError, match=r"it shares out the layers of one list, and \w+ has no list of layers"):
-        graph = pipelab.trace(model, **inputs).graph
         export(Plan(graph, (graph.blocks[-1].start,)), system)
 
 
@@ -104,8 +110,8 @@ def test_a_layer_that_runs_twice_counts_once() -> None:
 @pytest.mark.parametrize("family", HUGGING_FACE)
 @pytest.mark.parametrize("num_stages", [1, 2])
 def test_a_device_map_covers_every_tensor_once_and_each_block_in_its_stage(family: str, num_stages: int) -> None:
-    model, inputs = build(family)
-    plan = uniform(pipelab.trace(model, **inputs), num_stages=num_stages)
+    model, trace = traced(family)
+    plan = uniform(trace, num_stages=num_stages)
     device_map = export(plan, "device_map")
     assert isinstance(device_map, dict)
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
