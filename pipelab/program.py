@@ -80,7 +80,7 @@ class ValueSpec:
     def wire_view(self, storage: Tensor) -> Tensor:
         """The value's tensor over a flat uint8 buffer of at least `num_bytes` bytes."""
         flat = storage[: self.num_bytes]
-        if flat.device.type == "cpu":
+        if flat.device.type == "cpu" and self.num_bytes:
             # A storage that begins with the value, as in the model: `as_strided` counts from there.
             flat = torch.from_numpy(flat.numpy())
         flat = flat.view(self.torch_dtype)
