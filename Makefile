@@ -18,7 +18,7 @@ lab: .venv/lab-installed
 	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: check programs
-	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=300
+	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=300
 	$(BIN)/python -m pytest -m alone
 
 check: .venv/test-installed

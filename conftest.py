@@ -3,7 +3,7 @@
 import pytest
 from browser import CHROMIUM
 
-# They compare times, or count what the whole of their processes holds; all others run two at a time.
+# They compare times, or count what the whole of their processes holds; all others run three at a time.
 ALONE = {"test_campaign.py", "test_measuring.py", "test_probing.py", "test_soak.py"}
 
 
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("notebook")
         if item.path.name in ALONE:
             item.add_marker("alone")
-    # What takes longest begins first, so that two workers end at about the same time.
+    # What takes longest begins first, so that the workers end at about the same time.
     items.sort(key=lambda item: not ({mark.name for mark in item.iter_markers()} & {"notebook", "jupyterlab", "slow"}))
 
 

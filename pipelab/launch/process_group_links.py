@@ -12,7 +12,8 @@ NCCL on the loopback interface, where it drops who does not know the pair's rand
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -94,14 +95,15 @@ def _nccl(store: Any, rank: int) -> Any:
     return dist.ProcessGroupNCCL(dist.PrefixStore("pair", store), rank, 2, options)
 
 
-def _finish(work: Work, signals: Signals) -> None:
-    """Wait for a message.
+@contextmanager
+def _parting(signals: Signals) -> Iterator[None]:
+    """A block that begins a message or waits for one: either may fail where the neighbour is gone.
 
     Raises:
         Stopped: The neighbour is gone, which is for the kernel to tell: he died of something else.
     """
     try:
-        work.wait()
+        yield
     except RuntimeError as error:
         if signals.is_alone():
             raise Stopped from error
@@ -136,7 +138,8 @@ class GroupSource(LinkSource):
         """The values, in the slot. The next message comes into the other one meanwhile."""
         if microbatch + 1 < self._count:
             self._receive(microbatch + 1)
-        _finish(self._works.popleft(), self._signals)
+        with _parting(self._signals):
+            self._works.popleft().wait()
         return self._here.unpack(microbatch)
 
     def close(self) -> None:
@@ -145,7 +148,8 @@ class GroupSource(LinkSource):
         self._pair.close()
 
     def _receive(self, microbatch: int) -> None:
-        self._works.append(self._pair.receive(self._here.flat(microbatch)))
+        with _parting(self._signals):
+            self._works.append(self._pair.receive(self._here.flat(microbatch)))
 
 
 class GroupSink(LinkSink):
@@ -172,12 +176,14 @@ class GroupSink(LinkSink):
         super().wait(step, microbatch)
         under_way = 0 if microbatch == 0 else NUM_SLOTS - 1
         while len(self._works) > under_way:
-            _finish(self._works.popleft(), self._signals)
+            with _parting(self._signals):
+                self._works.popleft().wait()
 
     def put(self, step: int, microbatch: int, values: Sequence[Tensor]) -> None:
         """Begin to send, and signal "full" once there is something to send."""
         self._here.pack(microbatch, values)
-        self._works.append(self._pair.send(self._here.flat(microbatch)))
+        with _parting(self._signals):
+            self._works.append(self._pair.send(self._here.flat(microbatch)))
         synchronize(self._device)
         self._signals.send(step, microbatch)
 

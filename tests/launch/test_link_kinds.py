@@ -73,6 +73,7 @@ def test_step_given_up_leaves_no_message_for_the_next(pipe: pipelab.Pipeline, sl
 @over_links
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_killed_rank_is_named_and_the_next_run_works(pipe: pipelab.Pipeline, slow: pipelab.Trace, rank: int) -> None:
+    """Its neighbour's next message failed as it began, and was taken for the first cause."""
     pids = pipe.pids
     once_running(pipe, lambda: os.kill(pids[rank], signal.SIGKILL))
     with pytest.raises(StageError, match="was killed by SIGKILL") as e:
