@@ -38,6 +38,7 @@ from pipelab.launch.wiring import Wiring
 from pipelab.stages import stage_tables
 
 TURN_S = 0.25  # how long each has its turn in a round
+RECORDING_S = 5.0  # how long a size is run with and without a recorder, in turns
 
 
 # --- pipelab --------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def recording_s(size: int) -> tuple[float, float]:
         run = loop.computed(stage)
         times: dict[bool, list[float]] = {False: [], True: []}
         with torch.inference_mode():
-            for _ in range(200):
+            end_s = time.perf_counter() + RECORDING_S
+            while time.perf_counter() < end_s:
                 for records in times:
                     marks: list[int] = []
                     mark = loop.marker(stage.device, marks) if records else _nothing

@@ -60,6 +60,10 @@ class OtherLoad:
     def _notable_cores(self) -> float:
         return max(_NOTABLE_CORES, _NOTABLE_SHARE * self.cores)
 
+    def __repr__(self) -> str:
+        others, withheld = f"{self.others_cores:.2f}", f"{self.withheld_cores:.2f}"
+        return f"OtherLoad({others} of {self.cores} cores by others, {withheld} withheld, in {self.window_s:.2g} s)"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
         return asdict(self)
