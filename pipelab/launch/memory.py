@@ -25,6 +25,8 @@ from pipelab.units import format_bytes
 ALIGNMENT = 64
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+# Made here: a finalizer may run while a model is traced, and an op of its own would be traced as well.
+_NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
 class Segment:
@@ -140,7 +142,7 @@ class Weights:
     def close(self) -> None:
         """Let go of them; ranks keep what they have mapped."""
         self.segment.close()
-        self.segment.bytes = torch.empty(0, dtype=torch.uint8)  # a pipeline that is closed may well be kept
+        self.segment.bytes = _NOTHING  # a pipeline that is closed may well be kept
         self.segment.words = memoryview(b"").cast("q")
 
 

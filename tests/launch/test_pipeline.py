@@ -232,6 +232,26 @@ def test_nothing_is_left_after_close_or_without_it(traced: pipelab.Trace, batch:
     assert after == before
 
 
+def test_a_trace_during_which_a_forgotten_pipeline_is_collected(traced: pipelab.Trace) -> None:
+    """What lets go of its memory ran an op, which became part of whatever model was being traced."""
+
+    class Collects(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            gc.collect()
+            return self.layer(x)  # type: ignore[no-any-return]  # torch leaves it untyped
+
+    pipe = pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu")
+    pipe.on_progress = pipe.interrupt  # type: ignore[assignment]  # a circle
+    ranks = [psutil.Process(pid) for pid in pipe.pids]
+    del pipe
+    assert [op.target for op in pipelab.trace(Collects().eval(), torch.ones(8, 4)).graph.ops] == ["aten.linear.default"]
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+
+
 def test_two_pipelines_at_once(traced: pipelab.Trace, batch: Tensor) -> None:
     with (
         pipelab.start(traced, pipelab.uniform(traced, num_stages=2)) as one,
