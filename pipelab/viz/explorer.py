@@ -350,7 +350,8 @@ class Explorer(StillWidget):
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         match content:
-            case {"type": "run"}:
+            case {"type": "run", "cuts": list(cuts), "num_microbatches": int(count)}:
+                self.value, self.num_microbatches = tuple(cuts), count
                 self._work.in_background(self._runner, self._run_refusal, run_by(self))
             case {"type": "measure"}:
                 self._measure()

@@ -11,7 +11,13 @@ from runs import Runner
 
 from pipelab.errors import Cancelled, LaunchError, StageError
 from pipelab.report_words import outcome
+from pipelab.viz.explorer import Explorer
 from pipelab.viz.explorer_workloads import Workload
+
+
+def press(explorer: Explorer) -> dict[str, Any]:
+    """What the browser sends when Run is pressed."""
+    return {"type": "run", "cuts": list(explorer.cuts), "num_microbatches": explorer.num_microbatches}
 
 
 def test_run_returns_the_report_and_keeps_it() -> None:
@@ -102,10 +108,21 @@ def test_the_button_runs_in_the_background_and_tells_how_it_ended() -> None:
     explorer = make(Runner(during=raising(ZeroDivisionError("ours"))))
     ended = threading.Event()
     explorer.observe(lambda change: ended.set() if change["new"]["phase"] == "failed" else None, "_run_state")
-    explorer._hear(explorer, {"type": "run"}, [])
+    explorer._hear(explorer, press(explorer), [])
     assert ended.wait(10)
     assert explorer._run_state["text"] == "ZeroDivisionError: ours"
     assert "raise_it" in explorer._run_state["details"]
+
+
+def test_the_button_runs_the_split_that_the_browser_shows() -> None:
+    """Of two moves in a row the kernel heard the second only after it was told to run, and ran the first."""
+    explorer = make(Runner())
+    ended = threading.Event()
+    explorer.observe(lambda change: ended.set() if change["new"]["phase"] == "done" else None, "_run_state")
+    explorer._hear(explorer, {**press(explorer), "cuts": list(OTHER), "num_microbatches": 3}, [])
+    assert ended.wait(10)
+    assert (explorer.value, explorer.cuts, explorer.num_microbatches) == (OTHER, OTHER, 3)
+    assert explorer.reports[-1].plan.cuts == OTHER
 
 
 def test_details_of_a_failed_rank_are_its_traceback_once() -> None:
@@ -134,7 +151,7 @@ def test_a_run_of_what_is_not_shown_any_more_says_of_what_it_was(name: str, valu
 
 def test_the_button_says_why_there_is_no_run() -> None:
     explorer = make()
-    explorer._hear(explorer, {"type": "run"}, [])
+    explorer._hear(explorer, press(explorer), [])
     assert (explorer._run_state["phase"], explorer._run_state["text"]) == ("failed", "Off.")
 
 

@@ -51,7 +51,8 @@ export class Running {
       view.send({ type: "cancel" });
       return;
     }
-    this.ask({ type: "run" });
+    // With what to run: a change of a trait waits until the kernel has taken in the one before, a message does not.
+    this.ask({ type: "run", cuts: view.cuts, num_microbatches: view.numMicrobatches });
   }
 
   /** Ask for something that takes a while, and say so if nobody answers. */
