@@ -53,7 +53,7 @@ def serve(rank: int, port: int, pipe: Connection) -> None:
             else:
                 assert step is not None
                 pipe.send([_together(step) for _ in range(request)])
-        except Exception as error:
+        except Exception as error:  # whatever it is is told as a refusal
             pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
     torch.distributed.destroy_process_group()
 

@@ -134,7 +134,7 @@ def of_family(family: Family, folder: Path) -> Row:
     """Everything about a family of transformers."""
     row = Row(family.model)
     model = family.made()
-    model.save_pretrained(folder)  # type: ignore[operator]  # transformers'
+    model.save_pretrained(folder)  # type: ignore[operator]  # transformers leaves it untyped
     try:
         meta = pipelab.trace_pretrained(folder, batch_size=BATCH, seq_len=SEQ)
     except pipelab.PipelabError as error:

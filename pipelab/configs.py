@@ -83,11 +83,11 @@ def on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.M
     try:
         with torch.device("meta"):
             if factory is not None:
-                return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # transformers'
+                return factory._from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # transformers leaves it untyped
             for task in _tasks(config):
                 auto = getattr(transformers, f"AutoModel{task}")
                 if type(config) in auto._model_mapping:
-                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # the same
+                    return auto.from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]  # as above
     except Exception as error:  # whatever numbers that do not fit make the class raise
         raise TraceError(f"No model can be made of this {type(config).__name__}: {_first_line(error)}") from error
     raise TraceError(f"transformers has no model for a {type(config).__name__}.")
