@@ -59,7 +59,7 @@ class Explorer(StillWidget):
     """
 
     still_follows = (
-        "value", "report", "hardware", "num_microbatches", "schedule", "train", "num_ranks", "workload",
+        "value", "_report_state", "hardware", "num_microbatches", "schedule", "train", "num_ranks", "workload",
     )  # fmt: skip
 
     _esm = _MODULE
@@ -357,6 +357,8 @@ class Explorer(StillWidget):
                 self._measure()
             case {"type": "cancel"}:
                 self._work.cancel()
+            case {"type": "show_report", "index": None}:
+                show_report(self, None)
             case {"type": "show_report", "index": int(index)} if 0 <= index < len(self.reports):
                 if self.reports[index].plan.graph is self._graph:
                     show_report(self, self.reports[index])

@@ -73,8 +73,10 @@ def still_picture(explorer: "Explorer") -> str:
 
 def _page(explorer: "Explorer") -> bytes:
     state = {name: getattr(explorer, name) for name in PAGE_TRAITS}
-    # Another trace would need Python.
+    # Another trace would need Python, and another run its timeline.
     state |= {"_connected": False, "_workloads": [], "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
+    drawn = explorer._shown_report
+    state["_reports"] = [run for run in explorer._reports if drawn and run["step_s"] == drawn.step_s][-1:]
     title = f"{explorer.plan.graph.model} in {plural(explorer.num_stages, 'stage')}"
     return html_page(title, state, explorer._esm, explorer._css).encode()
 

@@ -239,15 +239,41 @@ def test_every_run_can_be_drawn_again(open_live) -> None:
         live.explorer.num_stages = num_stages
         live.explorer.run()
         live.exchange()
-        assert runs.is_visible() == (num_stages == 2)
     first, second = live.explorer.reports
     options = [f"run {k} of 2: {format_seconds(report.step_s)}" for k, report in ((1, first), (2, second))]
-    assert texts(live.page, ".pl-timeline option") == options
+    assert texts(live.page, ".pl-timeline option") == [*options, "not drawn"]
     assert runs.input_value() == "1"
     runs.select_option("0")
     live.exchange()
     assert f"step {format_seconds(first.step_s)}" in texts(live.page, ".pl-timeline-result")[0]
     assert runs.input_value() == "0"
+
+
+def test_a_run_can_be_put_away(open_live, tmp_path) -> None:
+    """The thin rows of an old run stood under every later split: nothing took them away."""
+    live = opened(open_live, ran=True)
+    page = live.page
+    runs, rows = page.get_by_label("Run that is drawn"), page.locator(".pl-measured:not([visibility])")
+    assert texts(page, ".pl-timeline option") == ["drawn", "not drawn"]
+    live.explorer.save(tmp_path / "saved.html")
+
+    def put_away() -> None:
+        runs.select_option("not drawn")
+        live.exchange()
+        assert rows.count() == 0
+        assert texts(page, ".pl-timeline-result") == ["Measured:"]
+
+    put_away()
+    assert live.explorer._shown_report is None  # so that no picture has it either
+    runs.select_option("drawn")
+    live.exchange()
+    assert rows.count() == 1
+    page.goto((tmp_path / "saved.html").as_uri())  # without a kernel as well
+    live.exchange = live.settle
+    put_away()
+    runs.select_option("drawn")
+    assert rows.count() == 1
+    assert texts(page, ".pl-timeline-result")[0].startswith("Measured on this machine: step ")
 
 
 @pytest.mark.parametrize("width", [360, 600, 900, 1400])

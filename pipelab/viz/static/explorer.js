@@ -45,7 +45,7 @@ class View {
     Object.assign(this, { drag: null, shown: null, stepped: null, note: null, graphOpen: false, zoom: [0, 1], byKeys: true });
     this.readCosts();
     this.widthBy = this.widths[0];
-    this.report = traits.get("_report_state");
+    this.report = this.saved = traits.get("_report_state");
     this.running = new Running(this);
     this.splits = new Splits(this);
     this.dividers = new Dividers(this);
@@ -252,8 +252,10 @@ class View {
     this.card.follow();
   }
 
+  /** Draw a run under what is predicted; null draws none. A saved page has the one it was saved with. */
   showReport(index) {
-    this.send({ type: "show_report", index });
+    if (this.connected) this.send({ type: "show_report", index });
+    else this.traits.set("_report_state", index === null ? null : this.saved);
   }
 
   /** Esc closes the innermost of what is open; false if there is nothing. */

@@ -47,8 +47,7 @@ export class TimelinePane {
     this.key = el("span", { class: "pl-key" });
     this.result = el("span", { class: "pl-timeline-result" });
     this.stale = el("span", { class: "pl-stale" });
-    // A saved page holds the run that was drawn when it was saved.
-    this.runs = el("select", { "aria-label": "Run that is drawn", disabled: !this.view.connected, ...OWN_KEYS });
+    this.runs = el("select", { "aria-label": "Run that is drawn", ...OWN_KEYS });
     this.second = el("div", { class: "pl-timeline-line" }, this.result, this.runs, this.stale);
     this.words = el("span", { class: "pl-step-words", "aria-live": "polite" });
     this.before = button("‹", { class: "pl-icon", "aria-label": "Micro-batch before" });
@@ -71,7 +70,7 @@ export class TimelinePane {
     on(this.before, "click", () => this.step(-1));
     on(this.after, "click", () => this.step(1));
     on(this.steps, "keydown", (event) => this.press(event));
-    on(this.runs, "change", () => view.showReport(Number(this.runs.value)));
+    on(this.runs, "change", () => view.showReport(this.runs.value ? Number(this.runs.value) : null));
   }
 
   press(event) {
@@ -90,7 +89,7 @@ export class TimelinePane {
 
   layout(width) {
     this.width = width;
-    if (this.view.report) this.paintRuns(this.view.report);
+    this.paintRuns(this.view.report);
   }
 
   /** What is drawn as predicted; nothing where nothing takes time. */
@@ -172,27 +171,27 @@ export class TimelinePane {
     const title = prediction ? predictedWords(prediction, view) : "";
     if (this.title.textContent !== title) this.title.textContent = title;
     this.paintKey(prediction, report);
-    this.second.hidden = !report;
-    if (!report) return;
-    const stale = staleWords(report, view);
+    const stale = report ? staleWords(report, view) : "";
     this.node.classList.toggle("pl-faded", Boolean(stale));
     if (this.stale.textContent !== stale) this.stale.textContent = stale;
     const apart = this.scales.share && prediction !== null;
     if (this.told === report && this.toldApart === apart) return;
     [this.told, this.toldApart] = [report, apart];
-    set(this.result, { text: measuredWords(report, apart), title: report.where });
+    set(this.result, { text: report ? measuredWords(report, apart) : "Measured:", title: report?.where });
   }
 
-  /** Which run is drawn, where there are several. */
+  /** Which run is drawn, or none. */
   paintRuns(report) {
     const { reports } = this.view;
-    this.runs.hidden = reports.length < 2;
-    const texts = reports.map(({ step_s }, index) => `run ${index + 1} of ${reports.length}: ${formatSeconds(step_s)}`);
+    const several = reports.length > 1;
+    this.second.hidden = !reports.length;
+    const texts = reports.map(({ step_s }, index) => (several ? `run ${index + 1} of ${reports.length}: ${formatSeconds(step_s)}` : "drawn"));
+    texts.push("not drawn");
     for (const [index, option] of [...keep(this.runs, texts.length, () => el("option"))].entries()) {
-      if (option.textContent !== texts[index]) set(option, { text: texts[index], value: reports[index].index });
+      set(option, { text: texts[index], value: reports[index]?.index ?? "" });
     }
-    const same = (one) => one.step_s === report.step_s && one.cuts.join() === report.cuts.join();
-    this.runs.value = `${reports.findLast(same)?.index}`;
+    const same = (one) => one.step_s === report?.step_s && one.cuts.join() === report.cuts.join();
+    this.runs.value = `${reports.findLast(same)?.index ?? ""}`;
   }
 
   /** A sample of every look that is there. */
