@@ -3,9 +3,10 @@
 Peers of the same run, each process with one thread: the same pipeline without a cache; transformers' own `generate` in
 one process, over the whole batch at once and over the same groups one after another; transformers' own stages
 (`pp_size`, over gloo) and accelerate's device map, of whose devices one works at a time. On a CPU both of its devices
-are the CPU, so that only its hooks are added. All make the same tokens, which is checked.
+are the CPU, so that only its hooks are added. All make the same tokens, which is checked: but for one row in fifty, where
+two tokens of random weights are as likely as each other but for rounding.
 
-    python benchmarks/generate.py [--rows 16 64] [--many 256]
+    python benchmarks/generate.py [--rows 16 64 192] [--many 256]
 """
 
 import argparse
@@ -31,7 +32,8 @@ from transformers.utils import logging
 import pipelab
 
 RUNS, RANKS = 3, 2
-PROMPT, NEW = 32, 24
+PROMPT, SHORT, NEW = 32, 24, 64  # tokens; after few new ones the pipeline has hardly filled
+GROUPS = (2, 4)
 PAGE = 256  # tokens of the prompts where a cache is looked at
 SETTINGS: dict[str, Any] = {"do_sample": False, "pad_token_id": 0}
 SIZES = {
@@ -64,7 +66,7 @@ def start(model: LlamaForCausalLM) -> pipelab.Pipeline:
 
 def show(what: str, num_tokens: float, seconds: float, *ratios: str) -> None:
     """A line of the table."""
-    print(f"  {what:52} {num_tokens / seconds:7.0f} tokens/s  {', '.join(ratios)}", flush=True)
+    print(f"  {what:56} {num_tokens / seconds:7.0f} tokens/s  {', '.join(ratios)}", flush=True)
 
 
 def millions(model: LlamaForCausalLM) -> str:
@@ -96,44 +98,52 @@ def with_and_without_a_cache(pipe: pipelab.Pipeline, many: int) -> None:
         show(f"{name}, without", rows * many, seconds[False], f"{seconds[False] / seconds[True]:.1f} × slower")
 
 
-def groups_in_flight(model: LlamaForCausalLM, pipe: pipelab.Pipeline, rows: int) -> float:
+def groups_in_flight(model: LlamaForCausalLM, pipe: pipelab.Pipeline, rows: int, new: int) -> float:
     """Against one process; returns the seconds of two groups."""
     ids = prompts(rows)
-    ours, first = {}, 0.0
-    for groups in (2, 4):
-        turn_s, whole_s, ours[groups] = in_turns(
-            lambda groups=groups: [one_process(model, part) for part in ids.tensor_split(groups)],
-            lambda: one_process(model, ids),
-            lambda groups=groups: pipe.generate(ids, max_new_tokens=NEW, num_microbatches=groups, **SETTINGS),
-        )
-        if not first:
-            first = whole_s
-            show(f"{rows} rows, one process, the whole batch", rows * NEW, whole_s)
-        show(f"{rows} rows, one process, {groups} groups in turn", rows * NEW, turn_s)
-        ratios = f"{turn_s / ours[groups]:.2f} × the groups in turn", f"{whole_s / ours[groups]:.2f} × the whole batch"
-        show(f"{rows} rows, {RANKS} ranks, {groups} groups in flight", rows * NEW, ours[groups], *ratios)
-    return ours[2]
+    in_turn = [
+        lambda groups=groups: [one_process(model, part, new) for part in ids.tensor_split(groups)] for groups in GROUPS
+    ]
+    in_flight = [
+        lambda groups=groups: pipe.generate(ids, max_new_tokens=new, num_microbatches=groups, **SETTINGS)
+        for groups in GROUPS
+    ]
+    whole_s, *taken = in_turns(lambda: one_process(model, ids, new), *in_turn, *in_flight)
+    name = f"{rows} rows, {new} new tokens"
+    show(f"{name}, one process, the whole batch", rows * new, whole_s)
+    turns_s, ours_s = taken[: len(GROUPS)], taken[len(GROUPS) :]
+    for groups, turn_s, seconds in zip(GROUPS, turns_s, ours_s, strict=True):
+        show(f"{name}, one process, {groups} groups in turn", rows * new, turn_s)
+        ratios = f"{turn_s / seconds:.2f} × the groups in turn", f"{whole_s / seconds:.2f} × the whole batch"
+        show(f"{name}, {RANKS} ranks, {groups} groups in flight", rows * new, seconds, *ratios)
+    return ours_s[0]
 
 
-def one_process(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
+def one_process(model: LlamaForCausalLM, ids: Tensor, new: int = NEW) -> Tensor:
     """What transformers itself makes."""
-    made: Tensor = model.generate(ids, max_new_tokens=NEW, **SETTINGS)  # type: ignore[operator]  # a mix-in's
+    made: Tensor = model.generate(ids, max_new_tokens=new, **SETTINGS)  # type: ignore[operator]  # a mix-in's
     return made
+
+
+def assert_same(made: Tensor, expected: Tensor) -> None:
+    """Of all rows but one in fifty, the tokens must be equal."""
+    differing = int((made != expected).any(dim=1).sum())
+    assert differing <= len(made) // 50, f"{differing} of {len(made)} rows differ"
 
 
 def overhead(name: str, model: LlamaForCausalLM, pipe: pipelab.Pipeline) -> None:
     """Of one row: what a token takes beyond computing and transformers' loop."""
     reports = []
     for _ in range(RUNS + 2):
-        pipe.generate(prompts(1), max_new_tokens=4 * NEW, **SETTINGS)
+        pipe.generate(prompts(1), max_new_tokens=4 * SHORT, **SETTINGS)
         reports.append(pipe.last_generation)
     report = min(reports, key=lambda report: report.overhead_s)
     computing = sum(report.decode.step_busy_s)
-    (alone_s,) = in_turns(lambda: model.generate(prompts(1), max_new_tokens=4 * NEW, **SETTINGS))
+    (alone_s,) = in_turns(lambda: model.generate(prompts(1), max_new_tokens=4 * SHORT, **SETTINGS))
     print(
         f"  {name:10} {1e3 * report.token_s:6.2f} ms per token: stages {1e3 * computing:.2f}, transformers' loop "
         f"{1e3 * report.loop_s:.2f}, overhead {1e6 * report.overhead_s:.0f} µs per rank; one process "
-        f"{1e3 * alone_s / (4 * NEW):.2f} ms per token",
+        f"{1e3 * alone_s / (4 * SHORT):.2f} ms per token",
         flush=True,
     )
 
@@ -152,7 +162,7 @@ def own_stages(name: str, model: LlamaForCausalLM, rows: int, ours_s: float, exp
         print(f"  transformers' pp_size does not run: {errors[0] if errors else done.stderr[-300:]}", flush=True)
         return
     told = json.loads(found[0])
-    assert told["ids"] == expected.tolist()
+    assert_same(torch.tensor(told["ids"]), expected)
     seconds = median(told["seconds"])
     what = f"{rows} row{'s' if rows > 1 else ''}, {name}, transformers' pp_size={RANKS}"
     show(what, rows * NEW, seconds, f"pipelab {seconds / ours_s:.2f} × as fast")
@@ -169,7 +179,7 @@ def device_map(model: LlamaForCausalLM, rows: int, ours_s: float, expected: Tens
     halves |= {f"model.layers.{layer}": "cpu" for layer in range(model.config.num_hidden_layers)} | {"lm_head": "cpu"}
     hooked = dispatch_model(copy.deepcopy(model), device_map=halves, main_device="cpu", force_hooks=True)
     (seconds,) = in_turns(lambda: one_process(hooked, prompts(rows)))
-    assert torch.equal(one_process(hooked, prompts(rows)), expected)
+    assert_same(one_process(hooked, prompts(rows)), expected)
     show(f"{rows} rows, accelerate's device map", rows * NEW, seconds, f"pipelab {seconds / ours_s:.2f} × as fast")
 
 
@@ -186,9 +196,11 @@ def main(rows: Sequence[int], many: int) -> None:
     small = models["a small one"]
     print(f"A cache in {RANKS} ranks of 1 thread: LLaMA of {millions(small)}, prompts of {PAGE} tokens")
     with_and_without_a_cache(pipes["a small one"], many)
-    print(f"Groups in flight: LLaMA of {millions(model)}, prompts of {PROMPT} tokens, {NEW} new ones")
-    ours_s = {count: groups_in_flight(model, pipe, count) for count in rows}
-    print(f"One row, {4 * NEW} new tokens")
+    print(f"Groups in flight: LLaMA of {millions(model)}, prompts of {PROMPT} tokens")
+    for count in rows:
+        groups_in_flight(model, pipe, count, SHORT)
+    ours_s = {count: groups_in_flight(model, pipe, count, NEW) for count in rows}
+    print(f"One row, {4 * SHORT} new tokens")
     for name in SIZES:
         overhead(name, models[name], pipes[name])
     tiny = pipes["a tiny one"]
@@ -206,7 +218,7 @@ def main(rows: Sequence[int], many: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="With caches in the ranks, and rows in groups, tokens come faster.")
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64, 192])
     parser.add_argument("--many", type=int, default=256)
     asked = parser.parse_args()
     main(asked.rows, asked.many)
