@@ -3,8 +3,8 @@
 Peers of the same run, each process with one thread: the same pipeline without a cache; transformers' own `generate` in
 one process, over the whole batch at once and over the same groups one after another; transformers' own stages
 (`pp_size`, over gloo) and accelerate's device map, of whose devices one works at a time. On a CPU both of its devices
-are the CPU, so that only its hooks are added. All make the same tokens, which is checked: but for one row in fifty, where
-two tokens of random weights are as likely as each other but for rounding.
+are the CPU, so that only its hooks are added. All make the same tokens, which is checked (but for one row in fifty:
+of random weights two tokens can be as likely as each other but for rounding).
 
     python benchmarks/generate.py [--rows 16 64 192] [--many 256]
 """
