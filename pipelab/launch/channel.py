@@ -16,7 +16,7 @@ from pipelab.launch.forks import drop_in_forked_children
 
 _MARK = b"pipelab\0"
 _HEADER = struct.Struct("<8sqq")  # the mark, bytes of the message, number of descriptors
-_MAX_DESCRIPTORS = 64
+MOST_DESCRIPTORS = 253  # of a message, to Linux
 _MAX_PART = 1 << 20
 _LOOK_AROUND_S = 0.05
 
@@ -106,7 +106,7 @@ class Channel:
                 if descriptors is None:
                     part = self._socket.recv(min(missing, _MAX_PART))
                 else:
-                    part, came, _, _ = socket.recv_fds(self._socket, missing, _MAX_DESCRIPTORS)
+                    part, came, _, _ = socket.recv_fds(self._socket, missing, MOST_DESCRIPTORS)
                     descriptors += came
             except BlockingIOError:
                 self._wait(select.POLLIN, watch)

@@ -97,9 +97,10 @@ class Pipeline:
         self._last_generation: GenerationReport | None = None
         with _announced(f"starting {plural(self._plan.num_stages, 'process')}"), HeldInterrupts() as held:
             current_server()  # it imports torch while the weights are copied
-            self._weights = Weights(*traced.stored())
-            if self._weights.pieces and choose(device, self._plan.num_stages).kind == "cpu":
+            tensors, pieces = traced.stored()
+            if pieces and choose(device, self._plan.num_stages).kind == "cpu":
                 check_room(sum(stage.param_bytes for stage in self._plan.stages), "the weights")
+            self._weights = Weights(tensors, pieces)
             self._runner = Runner(self._weights)
             # Not of this object: in a circle it would outlive its name until the next garbage collection.
             self._turns = Turns(partial(_end, self._runner, self._weights))

@@ -15,6 +15,7 @@ from pipelab.generation_report import GenerationReport
 from pipelab.launch.draws import Draws
 from pipelab.launch.generation import Generation, Loop, Ranks
 from pipelab.launch.ring_job import rows_of_groups
+from pipelab.launch.ring_wiring import MOST_GROUPS
 from pipelab.plan import Plan
 from pipelab.stand_in import twin
 from pipelab.token_steps import TokenSteps
@@ -127,6 +128,11 @@ def _num_groups(num_rows: int, asked: int | None, num_stages: int) -> int:
     asked = whole(asked, "num_microbatches")
     if asked > num_rows:
         raise InputError(f"num_microbatches must be between 1 and the batch of {num_rows}; it is {asked}.")
+    if asked > MOST_GROUPS:
+        raise InputError(
+            f"num_microbatches must be at most {MOST_GROUPS} to generate; it is {asked}. One or two per stage keep all "
+            "stages at work."
+        )
     return asked
 
 

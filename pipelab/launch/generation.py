@@ -112,6 +112,7 @@ class Generation:
         self._group_rows = group_rows
         self._lock = threading.Lock()
         self._round: Round | None = None
+        self._is_given_up = False
 
     def run(self, loops: Sequence[Callable[[], Any]]) -> list[Any]:
         """The results of the loops, each in a thread of its own if there are several.
@@ -138,16 +139,30 @@ class Generation:
         return self._round.report(self._plan, self._group_rows)
 
     def round_for(self, demand: Demand) -> "Round":
-        """The ranks at work; the first loop to ask tells what all of them need."""
+        """The ranks at work; the first loop to ask tells what all of them need.
+
+        Raises:
+            Stopped: Another loop has failed, maybe at this.
+        """
         with self._lock:
-            if self._round is None:
-                rows = [rows * demand.expansion for rows in self._group_rows]
-                wanted = [step for number in dict.fromkeys(rows) for step in demand.steps_of(number)]
-                programs = Programs(self._steps, self._plan, wanted, rows, demand.has_beams)
-                self._round = Round(self._ranks, programs, demand.source or demand.new)
+            if self._round is None and not self._is_given_up:
+                try:
+                    self._round = self._begun(demand)
+                except BaseException:
+                    self._is_given_up = True
+                    raise
+            if self._round is None or self._is_given_up:
+                raise Stopped
             return self._round
 
+    def _begun(self, demand: Demand) -> "Round":
+        rows = [rows * demand.expansion for rows in self._group_rows]
+        wanted = [step for number in dict.fromkeys(rows) for step in demand.steps_of(number)]
+        programs = Programs(self._steps, self._plan, wanted, rows, demand.has_beams)
+        return Round(self._ranks, programs, demand.source or demand.new)
+
     def _hang_up(self) -> None:
+        self._is_given_up = True
         if self._round is not None:
             self._round.wiring.hang_up()
 

@@ -48,7 +48,11 @@ class Segment:
         self.descriptor = descriptor
         self.num_bytes = num_bytes
         flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-        mapped = mmap.mmap(descriptor, num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            mapped = mmap.mmap(descriptor, num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        except BaseException:
+            self.close()
+            raise
         self.bytes: Tensor = torch.frombuffer(mapped, dtype=torch.uint8)
         self.words: memoryview[int] = memoryview(mapped)[: num_bytes // 8 * 8].cast("q")
         drop_in_forked_children(self)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from pipelab.launch.channel import MOST_DESCRIPTORS
 from pipelab.launch.counters import Counters
 from pipelab.launch.devices import Devices
 from pipelab.launch.group import Request
@@ -15,6 +16,9 @@ from pipelab.launch.memory import Segment
 from pipelab.launch.messages import RingLoad
 from pipelab.launch.ring import GroupSlots, send_end, send_token, wait_token
 from pipelab.launch.ring_job import RingJob
+
+# A message hands the last rank a socket for each, and four descriptors besides.
+MOST_GROUPS = MOST_DESCRIPTORS - 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class RingWiring:
                 undo.enter_context(Segment.create(job.slots_bytes(index), "the links"))
                 for index in range(job.num_ranks + 1)
             ]
-            sockets = [socket.socketpair() for _ in range(job.num_ranks + len(job.group_rows))]
+            sockets = [_pair(undo) for _ in range(job.num_ranks + len(job.group_rows))]
             undo.pop_all()
         return cls(job, Counters(counters), tuple(slots), tuple(sockets))
 
@@ -131,3 +135,9 @@ class RingWiring:
         for pair in self.sockets:
             for end in pair:
                 end.close()
+
+
+def _pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Two ends that `stack` closes."""
+    one, other = socket.socketpair()
+    return stack.enter_context(one), stack.enter_context(other)

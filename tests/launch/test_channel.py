@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pipelab.launch.channel import Channel, Gone, readable
+from pipelab.launch.channel import MOST_DESCRIPTORS, Channel, Gone, readable
 
 
 @pytest.fixture
@@ -33,6 +33,17 @@ def test_descriptors_travel(ends: tuple[Channel, Channel]) -> None:
     os.close(received)
     assert os.read(reader, 10) == b"hello"
     os.close(reader)
+
+
+def test_as_many_descriptors_travel_as_the_system_allows(ends: tuple[Channel, Channel]) -> None:
+    """A generation in 70 groups ended its last rank: more than 64 were taken for none."""
+    reader, writer = os.pipe()
+    ends[0].send("take them", [writer] * MOST_DESCRIPTORS)
+    os.close(writer)
+    _, received = ends[1].receive()
+    assert len(received) == MOST_DESCRIPTORS
+    for descriptor in (*received, reader):
+        os.close(descriptor)
 
 
 def test_closed_end_is_gone_for_the_other(ends: tuple[Channel, Channel]) -> None:

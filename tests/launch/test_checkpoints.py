@@ -19,7 +19,7 @@ from torch import Tensor
 
 import pipelab
 from pipelab.errors import Cancelled, LaunchError, StageError
-from pipelab.launch import peak_memory
+from pipelab.launch import memory, peak_memory
 from pipelab.launch.group import Patience
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
@@ -152,6 +152,20 @@ def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(
         largest = max(parameter.nbytes for parameter in model.parameters())
         again = [read - own for read, own in zip(pipe.read_bytes, share, strict=True)]
         assert all(0 <= num_bytes <= largest < own for num_bytes, own in zip(again, share, strict=True))
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_nothing(
+    sharded: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had been taken for the weights that no file holds stayed, once for each try."""
+    traced = pipelab.trace_pretrained(sharded[0], batch_size=2, seq_len=4)
+    plan = pipelab.uniform(traced, num_stages=2)
+    pipelab.start(traced, plan, device="cpu").close()  # the server stays
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: 1000)
+    with pytest.raises(LaunchError, match="of memory is free"):
+        pipelab.start(traced, plan, device="cpu")
+    assert psutil.Process().num_fds() == before
 
 
 def test_new_ranks_read_what_a_dead_one_held(sharded: tuple[Path, Any]) -> None:

@@ -112,7 +112,7 @@ def test_one_row_many_groups_and_scores(case: Case) -> None:
     if case.family != "llama":
         return
     case.pipe.replan(between_blocks(case.traced, 2))
-    for rows, groups in ((1, None), (5, 5), (5, 3)):
+    for rows, groups in ((1, None), (5, 5), (5, 3), (70, 70)):
         call = {**generators.prompts(case.model, rows), "max_new_tokens": 4}
         assert torch.equal(case.pipe.generate(**call, num_microbatches=groups), case.model.generate(**call))
     told = {**generators.prompts(case.model), "max_new_tokens": 4}

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import pipelab
-from pipelab.errors import Cancelled, InputError, SplitError, StageError
+from pipelab.errors import Cancelled, InputError, SplitError, StageError, TraceError
+from pipelab.launch.generation import Demand, Generation
+from pipelab.token_steps import Kind, TokenSteps
 
 transformers = pytest.importorskip("transformers")
 
@@ -131,6 +133,22 @@ def test_what_one_loop_of_several_raises_is_raised(pipe: pipelab.Pipeline, model
     assert works(pipe, model)
 
 
+def test_ranks_that_cannot_be_had_are_asked_for_once(pipe: pipelab.Pipeline, model: Any) -> None:
+    """Each group's loop tried anew: tracing a step that cannot be traced, or all tokens of the other groups."""
+    asked = []
+
+    class Untraceable(TokenSteps):
+        def __getitem__(self, kind: Kind) -> Any:
+            asked.append(kind)
+            raise TraceError("no")
+
+    generation = Generation(Untraceable(model), pipe.plan, None, (1, 1, 1))  # type: ignore[arg-type]  # none are needed
+    demand = Demand(expansion=1, source=0, new=4, longest=8, has_cache=True, has_beams=False)
+    with pytest.raises(TraceError):
+        generation.run([lambda: generation.round_for(demand)] * 3)
+    assert asked == ["prompt"]
+
+
 def test_ids_and_masks_of_any_whole_type_are_taken(pipe: pipelab.Pipeline, model: Any) -> None:
     """Ranks were sent what the program was not traced for, and a ValueError came back."""
     call = generators.prompts(model)
@@ -199,6 +217,8 @@ def test_what_cannot_be_generated_is_refused_in_words(
         pipe.generate(ids, num_microbatches=4)
     with pytest.raises(InputError, match=r"whole number, 1 or more; it is '2'"):
         pipe.generate(ids, num_microbatches="2")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(InputError, match=r"at most 249 to generate; it is 250"):
+        pipe.generate(torch.ones(300, 4, dtype=torch.int64), num_microbatches=250)
     for mask in (torch.ones(2, ids.shape[1]), torch.ones(3, 2), [[1]]):
         with pytest.raises(InputError, match=r"attention_mask must be a tensor with a number for each token"):
             pipe.generate(ids, attention_mask=mask)

@@ -54,6 +54,15 @@ def test_more_than_there_is_is_refused() -> None:
         Segment.create(10**15, "the weights")
 
 
+def test_memory_that_cannot_be_mapped_is_let_go() -> None:
+    """Under a limit of address space each start that was refused kept memory as large as the weights."""
+    descriptor = unlinked_file(64)
+    with pytest.raises(ValueError, match="greater than file size"):
+        Segment(descriptor, 1 << 20)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
 def test_tensors_are_aligned() -> None:
     specs = [ValueSpec(name, "float32", (size,), (1,)) for name, size in (("a", 1), ("b", 0), ("c", 17))]
     placed, num_bytes = place(specs)

@@ -220,11 +220,12 @@ def test_nothing_is_left_after_close_or_without_it(traced: pipelab.Trace, batch:
     before = me.num_fds(), set(Path("/dev/shm").glob("*"))
     pipe = pipelab.start(traced, plan)
     pipe.run(batch, repeats=1)
-    pids = pipe.pids
-    del pipe  # forgotten
+    forgotten = [psutil.Process(pid) for pid in pipe.pids]
+    del pipe
     gc.collect()
+    assert not psutil.wait_procs(forgotten, timeout=30)[1]
     with pytest.raises(RuntimeError), pipelab.start(traced, plan) as pipe:
-        pids += pipe.pids
+        pids = pipe.pids
         raise RuntimeError("in the block")
     gc.collect()
     assert not any(psutil.pid_exists(pid) for pid in pids)
