@@ -21,8 +21,9 @@ from runs import Runner
 """
 SHOW = "Explorer(uniform(gpt2_graph(), num_stages=4), num_microbatches=8, runner=Runner())"
 COMPARE = "pipelab.compare(gpt2_graph(), num_stages=3)"
-CELLS = [SETUP, SHOW, COMPARE]
-SETUP_CELL, SHOW_CELL, COMPARE_CELL = range(len(CELLS))
+BOX = f"import ipywidgets\nipywidgets.HBox([{SHOW}, {SHOW}])"
+CELLS = [SETUP, SHOW, COMPARE, BOX]
+SETUP_CELL, SHOW_CELL, COMPARE_CELL, BOX_CELL = range(len(CELLS))
 ERROR = "Error displaying widget"
 
 
@@ -49,6 +50,9 @@ def page(lab: Lab, root: Path) -> Iterator[Page]:
         notebook.run(COMPARE_CELL)
         expect(live(page, 1)).to_be_visible(timeout=CELL_MS)
         expect(picture(page, 1)).to_be_hidden()
+        notebook.run(BOX_CELL)
+        expect(live(page, 3)).to_be_visible(timeout=CELL_MS)
+        expect(picture(page, 3)).to_be_hidden()
         notebook.command("docmanager:save")
         notebook.command("notebook:shutdown-kernel")
         yield page
@@ -80,9 +84,11 @@ def drawn(page: Page) -> int:
 def test_it_is_there_without_the_kernel_and_gives_way_to_a_new_explorer(page: Page, lab: Lab) -> None:
     notebook = Notebook.open(page, lab, "saved/demo.ipynb")
     errors = page.get_by_text(ERROR)
-    expect(errors).to_have_count(2, timeout=CELL_MS)
-    for index in range(2):
+    expect(errors).to_have_count(3, timeout=CELL_MS)
+    for index in range(3):
         expect(errors.nth(index)).to_be_hidden()
+    for index in range(4):  # the box has two
+        picture(page, index).scroll_into_view_if_needed()
         expect(picture(page, index)).to_be_visible()
     assert drawn(page) == 960
     notebook.run(SETUP_CELL)

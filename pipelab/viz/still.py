@@ -7,18 +7,21 @@ import re
 import sys
 import threading
 import uuid
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import anywidget
+import ipywidgets
 import traitlets
 
 REDRAW_S = 1.0  # of quiet after a change
 _WIDTH = 960  # pixels, where a picture does not say
 
 # JupyterLab and nbconvert leave the widget's own output empty, or with "model not found", where there is no kernel.
-# It keeps its width, by which a widget that is still to come is laid out.
+# It keeps its width, by which a widget that is still to come is laid out. A box that lives holds its widgets.
 _STILL = """<style>
-.jp-OutputArea-child:has(+ .jp-OutputArea-child .pipelab-still):not(:has([class*="pl-"])) {{
+.jp-OutputArea-child:has(+ .jp-OutputArea-child .pipelab-still)\
+:not(:has([class*="pl-"], .widget-container, .pipelab-still)) {{
   visibility: hidden; height: 0; min-height: 0; overflow: hidden;
 }}
 </style>
@@ -41,6 +44,10 @@ class StillWidget(anywidget.AnyWidget):
     _loop: asyncio.AbstractEventLoop | None = None
     _still = traitlets.Unicode().tag(sync=True)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _let_boxes_leave_pictures()
+
     @traitlets.default("_still")
     def _make_still(self) -> str:
         return uuid.uuid4().hex
@@ -53,10 +60,14 @@ class StillWidget(anywidget.AnyWidget):
         if bundle is None:
             raise NotImplementedError  # IPython then asks for the text
         data, metadata = bundle
-        picture = data.pop("image/png")
-        kept = {name: of for name, of in metadata.items() if name in data}
-        display(data, metadata=kept, raw=True)  # type: ignore[no-untyped-call]  # IPython's
-        self._put_still(data["text/plain"], picture, metadata, update=False)
+        shown = {kind: of for kind, of in data.items() if kind != "image/png"}
+        kept = {kind: of for kind, of in metadata.items() if kind in shown}
+        display(shown, metadata=kept, raw=True)  # type: ignore[no-untyped-call]  # IPython's
+        self._leave_still(data, metadata)
+
+    def _leave_still(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Put the picture below what the cell shows, and keep it true."""
+        self._put_still(data["text/plain"], data["image/png"], metadata, update=False)
         with contextlib.suppress(RuntimeError):  # no kernel, no loop
             self._loop = asyncio.get_running_loop()
         if self.still_follows:
@@ -102,6 +113,42 @@ class StillWidget(anywidget.AnyWidget):
 
 def shows_pictures() -> bool:
     """Whether a picture would be seen: IPython in a terminal shows text."""
+    formatter = _formatter()
+    return formatter is None or "image/png" in formatter.active_types
+
+
+def _formatter() -> Any:
+    """What IPython shows values with; None where there is none."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return shell is None or "image/png" in shell.display_formatter.active_types
+    return shell and shell.display_formatter
+
+
+def _let_boxes_leave_pictures() -> None:
+    """A widget in an `HBox` is never shown by itself, and the box knows nothing of pictures."""
+    formatter = _formatter()
+    if formatter is not None:
+        formatter.ipython_display_formatter.type_printers.setdefault(ipywidgets.Box, _show_box)
+
+
+def _show_box(box: ipywidgets.Box) -> None:
+    """A box, then the pictures of the widgets in it."""
+    from IPython.display import display
+
+    inside = [(widget, widget._bundle()) for widget in _inside(box)] if shows_pictures() else []
+    shown = box._repr_mimebundle_()
+    if not inside or shown is None:
+        raise NotImplementedError  # IPython then shows it as ever
+    display(shown, raw=True)  # type: ignore[no-untyped-call]  # IPython's
+    for widget, bundle in inside:
+        if bundle is not None:
+            widget._leave_still(*bundle)
+
+
+def _inside(box: ipywidgets.Box) -> Iterator[StillWidget]:
+    """The widgets with pictures in a box, and in the boxes in it."""
+    for child in box.children:
+        if isinstance(child, StillWidget):
+            yield child
+        elif isinstance(child, ipywidgets.Box):
+            yield from _inside(child)

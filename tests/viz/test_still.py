@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+import ipywidgets
 import pytest
 from graphs import gpt2_graph, mlp_graph
 from IPython.core.interactiveshell import InteractiveShell
@@ -47,6 +48,23 @@ def test_a_cell_shows_the_widget_and_then_its_picture(shell: InteractiveShell) -
     assert list(picture) == ["text/html"]
     png = picture["text/html"].partition("base64,")[2].partition('"')[0]
     assert base64.b64decode(png).startswith(b"\x89PNG")
+
+
+def test_a_box_leaves_the_pictures_of_what_is_in_it(shell: InteractiveShell) -> None:
+    """Two explorers in an HBox left nothing in a saved notebook: IPython shows the box, and asks nobody in it."""
+    explorers = [explorer_of(), explorer_of()]
+    boxes = [ipywidgets.HBox([ipywidgets.VBox(explorers[:1]), ipywidgets.Label("or")]), ipywidgets.HBox(explorers[1:])]
+    box = ipywidgets.VBox(boxes)
+    with capture_output() as captured:
+        shell.display_formatter.format(box)
+    shown, *pictures = [output.data for output in captured.outputs]
+    assert shown[WIDGET]["model_id"] == box.model_id
+    for explorer, picture in zip(explorers, pictures, strict=True):
+        assert f"pipelab-still-{explorer._still}" in picture["text/html"]
+    with capture_output() as captured:
+        others, _ = shell.display_formatter.format(ipywidgets.HBox([ipywidgets.Label("alone")]))
+    assert WIDGET in others
+    assert captured.outputs == []
 
 
 def test_a_name_in_the_picture_is_text(shell: InteractiveShell) -> None:
