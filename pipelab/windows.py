@@ -102,6 +102,8 @@ class Window:
         """Both ends of the window move to the right, over the segments that hold something."""
         if limit < 0:
             return np.arange(self.num_segments + 1)
+        if self.size(0, self.num_segments) <= limit:
+            return np.zeros(self.num_segments + 1, dtype=np.int64)
         busy, (segments, entering, leaving, peaks) = self._busy
         begins = [0] * (len(segments) + 1)
         falling: deque[int] = deque()  # of the window, those whose peaks no later one reaches; the first is largest
