@@ -62,7 +62,7 @@ def main() -> None:
         for num_ranks, num_microbatches in SIZES:
             counts = name, num_ranks, num_ranks * per_rank, num_microbatches, train
             orders = schedule_actions(*counts)
-            order_ms = best_ms(lambda counts=counts: schedule_actions.__wrapped__(*counts))  # type: ignore[misc]
+            order_ms = best_ms(lambda counts=counts: schedule_actions.__wrapped__(*counts))  # type: ignore[misc]  # a lambda
             own, shared = (workload(counts[2], num_microbatches, parallel) for parallel in (None, 2))
             replay_ms, shared_ms = (best_ms(lambda work=work: replay(orders, work)) for work in (own, shared))  # type: ignore[misc]  # noqa: B023
             theirs = f"{torch_ms(peer, num_ranks, num_microbatches, per_rank):9.1f}" if peer else f"{'':>9}"

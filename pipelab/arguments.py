@@ -46,18 +46,16 @@ def whole(
     return found
 
 
-def number(
-    value: Any, name: str, *, least: float = 0.0, most: float = float("inf"), error: type[PipelabError] = InputError
-) -> float:
+def number(value: Any, name: str, *, least: float = 0.0, most: float = float("inf")) -> float:
     """A finite number within limits, as Python's own float; a bool is none.
 
     Raises:
-        PipelabError: It is something else: of the type `error`.
+        InputError: It is something else.
     """
     found = as_float(value)
     if found is None or not isfinite(found) or not least <= found <= most:
         limits = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
-        raise error(f"{name} must be a number, {limits}; it is {shown(value)}.")
+        raise InputError(f"{name} must be a number, {limits}; it is {shown(value)}.")
     return found
 
 

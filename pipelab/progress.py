@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from pipelab.units import format_bytes
 
+_SILENT_S = 1.0
 _LOOK_S = 0.25
 _BAR_WIDTH = 20
 
@@ -31,8 +32,8 @@ def _show(text: str) -> None:
 
 
 @contextmanager
-def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
-    """Print `what` if the block takes longer than `after_s`, and its duration at the end."""
+def announce(what: str) -> Iterator[None]:
+    """Print `what` if the block takes longer than a second, and its duration at the end."""
     start = time.perf_counter()
     said = threading.Event()
 
@@ -40,30 +41,30 @@ def announce(what: str, *, after_s: float = 1.0) -> Iterator[None]:
         said.set()
         tell(f"{what} …")
 
-    timer = threading.Timer(after_s, say)
+    timer = threading.Timer(_SILENT_S, say)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        timer.join()  # it may be about to say it
         if said.is_set():
             tell(f"{what}: {time.perf_counter() - start:.1f} s")
 
 
 @contextmanager
-def announce_bytes(what: str, progress: Callable[[], tuple[int, int]], *, after_s: float = 1.0) -> Iterator[None]:
-    """Show a bar of bytes if the block takes longer than `after_s`; it stays as it is at the end.
+def announce_bytes(what: str, progress: Callable[[], tuple[int, int]]) -> Iterator[None]:
+    """Show a bar of bytes if the block takes longer than a second; it stays as it is at the end.
 
     Args:
         what: Is going on.
         progress: Says how many bytes are done, and of how many.
-        after_s: How long nothing is said.
     """
     ended = threading.Event()
 
     def show() -> None:
-        wait_s = after_s
+        wait_s = _SILENT_S
         while not ended.wait(wait_s):
             _show(f"\r{bar(what, *progress())}")
             wait_s = _LOOK_S

@@ -15,7 +15,7 @@ from pipelab.errors import PipelabError
 class Unshowable:
     """Its `repr` and its comparisons raise."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # that is the point
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")

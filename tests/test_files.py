@@ -162,14 +162,14 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe", tmp_path / "no" / "such", "\x00", "\ud800", "x" * 5000, None, 3.5, b"x"):
         with pytest.raises(PipelabError, match=f"There is no {kind} to read at"):
-            LOADERS[kind][1](place)  # type: ignore[arg-type]
+            LOADERS[kind][1](place)  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("saved", [PLAN, REPORT], ids=["plan", "report"])
 def test_what_cannot_be_saved_is_said(saved: Plan | Report, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "no" / "such", "\x00", None):
         with pytest.raises(PipelabError, match="cannot be saved at"):
-            saved.save(place)  # type: ignore[arg-type]
+            saved.save(place)  # type: ignore[arg-type]  # that is the point
 
 
 @given(st.data())

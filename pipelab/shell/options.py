@@ -17,8 +17,6 @@ PIPPYS: dict[str, Callable[..., Plan]] = {
 SPLITS = ("optimal", *PIPPYS)
 HARDWARE = tuple(presets.PRESETS)
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """What is split, and what is printed."""

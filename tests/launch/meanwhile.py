@@ -30,7 +30,12 @@ def use(lab: Lab, rng: random.Random, what: str) -> Callable[[], None]:
         return lambda: lab.run(rng.randint(1, ROWS))
     if what == "replan":
         counts = [count for count in lab.plans for _ in range(2)]
-        return lambda: (pipe.replan(lab.plans[rng.choice(counts)]), lab.run())[-1]  # type: ignore[func-returns-value]
+
+        def replan() -> None:
+            pipe.replan(lab.plans[rng.choice(counts)])
+            lab.run()
+
+        return replan
     pace = (
         pipelab.simulate(lab.plans[STAGES], num_microbatches=4, hardware="h100-80gb").slowed(1e4)
         if what == "paced"

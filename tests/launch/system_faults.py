@@ -145,9 +145,10 @@ def measure_hit(lab: Lab, rng: random.Random, outcome: Outcome) -> None:
         else:
             deliver(signal.SIGKILL, *list(ranks() - known)[:1])
 
-    error = during(
-        outcome, rng, lambda: pipelab.measure(traced, device="cpu", num_stages=2, microbatch_sizes=(ROWS,)), act
-    )  # type: ignore[func-returns-value, arg-type, return-value]
+    def measure() -> None:
+        pipelab.measure(traced, device="cpu", num_stages=2, microbatch_sizes=(ROWS,))
+
+    error = during(outcome, rng, measure, act)
     if how == "SIGINT":
         outcome.check(isinstance(error, KeyboardInterrupt), f"{error!r}")
     elif error is not None:

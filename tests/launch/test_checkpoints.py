@@ -5,7 +5,6 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ import zoo
 from torch import Tensor
 
 import pipelab
+from pipelab import progress
 from pipelab.errors import Cancelled, LaunchError, StageError
 from pipelab.launch import memory, peak_memory
 from pipelab.launch.group import Patience
 from pipelab.launch.memory import Weights
 from pipelab.launch.runner import Runner
-from pipelab.progress import announce_bytes
 
 transformers = pytest.importorskip("transformers")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -131,7 +130,7 @@ def test_a_shard_lost_while_ranks_are_there_is_named_and_only_it_is_read_again(
     sharded: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, model = sharded
-    monkeypatch.setattr("pipelab.launch.runner.announce_bytes", partial(announce_bytes, after_s=0.0))
+    monkeypatch.setattr(progress, "_SILENT_S", 0.0)
     traced = pipelab.trace_pretrained(folder, batch_size=2, seq_len=4)
     with torch.no_grad(), pipelab.start(traced, pipelab.uniform(traced, num_stages=2), device="cpu") as pipe:
         shard = last_shard(folder)

@@ -120,7 +120,7 @@ def test_a_fixed_batch_is_measured_as_it_is() -> None:
 @pytest.mark.parametrize("sizes", [(0,), (1.5,), ("4",), 4])
 def test_sizes_are_a_list_of_numbers_of_rows(traced: pipelab.Trace, sizes: object) -> None:
     with pytest.raises(InputError, match=r"microbatch_sizes must be a (whole number|list)"):
-        pipelab.measure(traced, device="cpu", microbatch_sizes=sizes)  # type: ignore[arg-type]
+        pipelab.measure(traced, device="cpu", microbatch_sizes=sizes)  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("num_stages", [0, -1, 1.5])
@@ -147,7 +147,7 @@ def test_a_run_that_cannot_be_predicted_is_reported_all_the_same() -> None:
 
 def test_a_trace_is_measured_nothing_else(traced: pipelab.Trace) -> None:
     with pytest.raises(InputError, match="it is a Graph"):
-        pipelab.measure(traced.graph)  # type: ignore[arg-type]
+        pipelab.measure(traced.graph)  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_rank_that_computes_alone_is_not_measured_beside_others() -> None:
