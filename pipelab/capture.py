@@ -48,7 +48,8 @@ def bind_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         TraceError: It is no module of Python's own.
     """
     if not isinstance(model, nn.Module):
-        raise TraceError(f"trace takes a torch.nn.Module; it is a {type(model).__name__}: {shown(model)}.")
+        found = f"the class itself: make one, {model.__name__}(...)" if isinstance(model, type) else shown(model)
+        raise TraceError(f"trace takes a torch.nn.Module, then what it is called with; this is {found}.")
     try:
         signature = inspect.signature(model.forward)
     except ValueError as error:
@@ -90,6 +91,8 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
             if leaf.shape[0] == 0:
                 raise TraceError("The batch is empty: pass at least one row.")
             return leaf.shape[0]
+    if any(type(leaf).__module__ == "numpy" for leaf in leaves):
+        raise TraceError("An input is an array of numpy: pass a tensor, as torch.from_numpy(array) makes it.")
     others = {type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | int | float | str | None)}
     unknown = (
         f" (a {' and a '.join(sorted(others))} must be registered: torch.export.register_dataclass)" if others else ""
@@ -210,7 +213,8 @@ def _explain(model: nn.Module, error: BaseException) -> str:
     reasons = "\n  caused by ".join(
         f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain if str(item).strip()
     )
-    return f"{name} cannot be traced by torch.export: {reasons}"
+    advice = f"If {name} does not run on these inputs either, that is why."
+    return f"{name} cannot be traced by torch.export: {reasons}\n{advice}"
 
 
 def _user_line(model: nn.Module, error: BaseException) -> str:

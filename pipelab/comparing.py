@@ -45,7 +45,7 @@ def side_by_side(
         InputError: The hardware is not known, or the batch cannot be split so.
     """
     if not isinstance(plans, Mapping | Sequence):
-        raise SplitError(f"A {type(plans).__name__} is no plan: pass plans by name, {_SUCH_AS}.")
+        raise SplitError(f"Plans are compared by name, {_SUCH_AS}; this is of type {type(plans).__name__}.")
     if isinstance(plans, Mapping) and (wrong := [name for name in plans if not isinstance(name, str)]):
         raise SplitError(f"Plans are compared by name, {_SUCH_AS}; {shown(wrong[0])} is no name.")
     given = {printable(name): item for name, item in plans.items()} if isinstance(plans, Mapping) else _named(plans)
@@ -196,7 +196,7 @@ def _of_one_model(plans: Mapping[str, Plan]) -> dict[str, Plan]:
         raise SplitError(f"There is nothing to compare: pass plans, {_SUCH_AS}.")
     for name, plan in plans.items():
         if not isinstance(plan, Plan):
-            raise SplitError(f"compare takes plans and reports; {name!r} is a {type(plan).__name__}.")
+            raise SplitError(f"compare takes plans and reports; {name!r} is of type {type(plan).__name__}.")
     first = next(iter(plans))
     for name, plan in plans.items():
         if _identity(plan.graph) != _identity(plans[first].graph):

@@ -25,6 +25,11 @@ def config_of(given: "str | Path | PretrainedConfig") -> "tuple[PretrainedConfig
         raise TraceError("trace_pretrained needs transformers: pip install transformers") from error
     if isinstance(given, PretrainedConfig):
         return copy.deepcopy(given), None  # models write into theirs
+    if not isinstance(given, str | Path):
+        raise TraceError(
+            "trace_pretrained takes a model id, a folder or a config of transformers; this is of type "
+            f"{type(given).__name__}. A model itself goes to pipelab.trace(model, ...), its config comes here."
+        )
     name = str(given)
     if not Path(name).exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise TraceError(f"There is no folder {name!r}. Pass one that `save_pretrained` wrote, or a model id.")

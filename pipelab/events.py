@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pipelab.arguments import number
 from pipelab.files import damaged, decode, write_json
 from pipelab.units import format_percent, plural
 
@@ -157,11 +158,15 @@ class Timeline:
     def slowed(self, factor: float) -> "Timeline":
         """The same with everything taking this many times as long: a GPU's microseconds at a lecture's pace.
 
+        Raises:
+            InputError: The factor is no number, or not above 0.
+
         Example:
             >>> events = (pipelab.Event(0, 0, 0, "F", 0.0, 2e-6),)
             >>> pipelab.Timeline(events, num_ranks=1, num_stages=1, num_microbatches=1, source="simulated").slowed(1000)
             Timeline(simulated, slowed 1,000 ×: 1 rank, 1 micro-batch, 2.00 ms, idle 0.0...%)
         """
+        number(factor, "factor", least=1e-9)
         events = tuple(e._replace(start_s=e.start_s * factor, end_s=e.end_s * factor) for e in self.events)
         return replace(self, events=events, source=f"{self.source}, slowed {factor:,g} ×")
 

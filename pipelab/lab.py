@@ -102,7 +102,9 @@ def _workloads(of: Trace | Plan | Mapping[str, Trace]) -> dict[str, Workload]:
     traces = of if isinstance(of, Mapping) else {"": of}
     for name, traced in traces.items():
         if not isinstance(traced, Trace):
-            raise InputError(f"explore takes what pipelab.trace(...) returned; {name!r} is a {type(traced).__name__}.")
+            which = repr(name) if isinstance(of, Mapping) else "this"
+            kind = type(traced).__name__
+            raise InputError(f"explore takes what pipelab.trace(...) returned; {which} is of type {kind}.")
     if not traces:
         raise InputError("explore takes at least one trace; it was given none.")
     graphs = [traced.graph for traced in traces.values()]

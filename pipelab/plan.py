@@ -41,7 +41,7 @@ def graph_of(traced: "HasGraph | Graph") -> Graph:
     """
     graph = traced if isinstance(traced, Graph) else getattr(traced, "graph", None)
     if not isinstance(graph, Graph):
-        raise SplitError(f"A {type(traced).__name__} cannot be split: pass what pipelab.trace(model, ...) returned.")
+        raise SplitError(f"Pass what pipelab.trace(model, ...) returned; this is of type {type(traced).__name__}.")
     return graph
 
 

@@ -78,7 +78,7 @@ def threshold(traced: HasGraph | Graph, *, max_params: float | None = None, num_
             raise SplitError(f"max_params is a number of elements per stage, 0 or more; it is {shown(max_params)}.")
         budget = int(elements)
     cuts = to_legal(graph, charges, greedy_cuts(charges, budget))
-    return Plan(graph, cuts, f"threshold (PiPPy, greedy, {budget:,} elements per stage)")
+    return Plan(graph, cuts, f"threshold (PiPPy, greedy, {plural(budget, 'element')} per stage)")
 
 
 def uniform(traced: HasGraph | Graph, *, num_stages: int) -> Plan:

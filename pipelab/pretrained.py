@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pipelab.arguments import whole
 from pipelab.capture import bind_call, capture
 from pipelab.checkpoint_folder import has_tensor_files, tensors_in
 from pipelab.configs import config_of, generation_settings, keep_wide, on_meta
-from pipelab.errors import InputError, LaunchError
+from pipelab.errors import LaunchError
 from pipelab.example_inputs import example_inputs
 from pipelab.piece_names import folder_of, pieces_of
 from pipelab.pieces import Piece
@@ -140,7 +141,7 @@ def trace_pretrained(
 
     Raises:
         TraceError: The config cannot be had, the model cannot be traced, or it generates without such a cache.
-        InputError: A size is less than 1.
+        InputError: A size is no whole number above 0.
 
     Example:
         >>> from transformers import GPT2Config
@@ -152,8 +153,8 @@ def trace_pretrained(
         [1280, 1280]
     """
     for name, count in (("batch_size", batch_size), ("seq_len", seq_len), ("cache_len", cache_len)):
-        if count is not None and count < 1:
-            raise InputError(f"A trace needs one row and one token at least; {name} is {count}.")
+        if name != "cache_len" or count is not None:
+            whole(count, name)
     config, source = config_of(id_or_folder_or_config)
     step = None
     with announce(f"tracing {config.model_type} without weights"):

@@ -1,4 +1,7 @@
-"""No call over a second is silent: one line on stderr says what is going on, and how long it took."""
+"""No call over a second is silent: one line says what is going on, and how long it took.
+
+It goes to stderr; in a notebook, which paints stderr red as if something were wrong, to stdout.
+"""
 
 import sys
 import threading
@@ -28,7 +31,8 @@ def tell(sentence: str) -> None:
 
 def _show(text: str) -> None:
     if not _muted:
-        print(text, end="", file=sys.stderr, flush=True)
+        in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        print(text, end="", file=sys.stdout if in_notebook else sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a language model takes to serve with one split: memory per device, and the time of reading and of generating."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -170,17 +170,25 @@ class Serving:
         return {"index": index, "holds": list(stage.labels), "num_params": stage.num_params, **memory, **figures}
 
     def __repr__(self) -> str:
-        return "\n".join([self._title, self._table, *(wrap(line) for line in self._sentences)])
+        parts = [
+            self._title,
+            self._memory_table,
+            self._time_table,
+            *map(_phase_text, self.phases),
+            self._fit,
+            self.note,
+        ]
+        return "\n".join(part if "\n" in part else wrap(part, _WIDTH) for part in parts if part)
 
     @property
     def _title(self) -> str:
-        graph, first = self.plan.graph, self.phases[0]
+        graph = self.plan.graph
         params = f"{format_count(graph.num_params)} parameters ({format_bytes(graph.param_bytes)})"
-        batch = f"batch of {graph.batch_size} in {plural(first.num_microbatches, 'micro-batch')}"
-        return f"{graph.model}, {params}, in {plural(self.plan.num_stages, 'stage')}: {self.plan.policy}; {batch}"
+        stages = plural(self.plan.num_stages, "stage")
+        return f"{graph.model}, {params}, batch of {graph.batch_size}, in {stages}: {self.plan.policy}"
 
     @property
-    def _table(self) -> str:
+    def _memory_table(self) -> str:
         stages, memory = self.plan.stages, self.memory
         columns = {
             "stage": [str(stage.index) for stage in stages],
@@ -189,21 +197,21 @@ class Serving:
         }
         for title, name in _MEMORY_COLUMNS.items():
             columns[title] = [format_bytes(of[name]) for of in memory]
-        for phase in self.phases:
-            seconds = [phase.stage_s(stage.index, phase.rows[0]) for stage in stages]
-            sent = [phase.sent_bytes(stage.index) for stage in stages[:-1]]
-            columns[phase.name] = [format_seconds(of) for of in seconds]
-            columns[f"{phase.name} sends"] = [*(format_bytes(of) for of in sent), ""]
-        return format_table(list(columns), list(zip(*columns.values(), strict=True)), left=(0, 1))
+        heading = wrap("Memory of each device, the caches of all rows, and what the device needs itself:", _WIDTH)
+        return f"{heading}\n{_table(columns, left=(0, 1))}"
 
     @property
-    def _sentences(self) -> list[str]:
+    def _time_table(self) -> str:
+        stages, first = self.plan.stages, self.phases[0]
+        columns = {"stage": [str(stage.index) for stage in stages]}
+        for phase in self.phases:
+            sent = [phase.sent_bytes(stage.index) for stage in stages[:-1]]
+            columns[phase.name] = [format_seconds(phase.stage_s(stage.index, phase.rows[0])) for stage in stages]
+            columns[f"{phase.name} sends"] = [*(format_bytes(of) for of in sent), ""]
         devices = devices_of(self.plan.hardware, self.plan.graph, self.plan.num_stages)
-        rests_on = (
-            f"Times and what is sent: per micro-batch of {plural(self.phases[0].rows[0], 'row')} "
-            f"({describe(devices)}). Memory: per device, with the caches of all rows."
-        )
-        return [rests_on, *map(_phase_text, self.phases), self._fit, *([self.note] if self.note else [])]
+        groups = plural(first.num_microbatches, "micro-batch")
+        each = f"{plural(first.rows[0], 'row')}{'' if first.rows[0] == first.rows[-1] else ' or less'}"
+        return f"{wrap(f'One of {groups}, of {each} ({describe(devices)}):', _WIDTH)}\n{_table(columns, left=(0,))}"
 
     @property
     def _fit(self) -> str:
@@ -216,6 +224,12 @@ class Serving:
         return f"It does not fit: stage {fullest} needs {needs}; {plural(len(self.misfits), 'stage')} in all."
 
 
+def _table(columns: Mapping[str, Sequence[str]], left: Sequence[int]) -> str:
+    return format_table(list(columns), list(zip(*columns.values(), strict=True)), left=left)
+
+
+# A terminal's.
+_WIDTH = 80
 _MEMORY_COLUMNS = {
     "weights": "weights",
     "KV cache": "kv_cache",

@@ -10,8 +10,8 @@ _WIDTH = 110
 _NO_BREAK = "\0"
 
 
-def wrap(text: str) -> str:
-    """A sentence in lines that a notebook shows whole.
+def wrap(text: str, width: int = _WIDTH) -> str:
+    """A sentence in lines that a notebook shows whole, or a terminal of another width.
 
     Example:
         >>> print(wrap("Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. " * 2))
@@ -19,7 +19,7 @@ def wrap(text: str) -> str:
         3.32 s, the mean is 2.64 s.
     """
     whole = re.sub(r"(?<=\d) (?=[µmkMGT]?[sB%M]\b|%)", _NO_BREAK, text)
-    return fill(whole, _WIDTH, break_long_words=False, break_on_hyphens=False).replace(_NO_BREAK, " ")
+    return fill(whole, width, break_long_words=False, break_on_hyphens=False).replace(_NO_BREAK, " ")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:

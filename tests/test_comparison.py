@@ -186,8 +186,8 @@ def test_an_equal_graph_of_another_trace_is_the_same_model() -> None:
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [({}, "nothing to compare"), ({"a": 3}, "'a' is a int"), (uniform(MLP, num_stages=2), "plans by name"),
-     (3, "cannot be split")],
+    [({}, "nothing to compare"), ({"a": 3}, "'a' is of type int"), (uniform(MLP, num_stages=2), "plans by name"),
+     (3, "this is of type int")],
 )  # fmt: skip
 def test_what_is_no_plan_is_refused(given: object, says: str) -> None:
     with pytest.raises(SplitError, match=says):

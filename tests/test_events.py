@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pipelab.errors import InputError
 from pipelab.events import Event, Timeline, ordered
 
 
@@ -56,3 +57,9 @@ def test_memory_is_held_from_the_forward_to_the_last_action() -> None:
 
 def test_a_measured_timeline_tells_no_memory() -> None:
     assert fill_drain(2, 2).peak_memory_bytes == fill_drain(2, 2).memory_over_time(0) == ()
+
+
+@pytest.mark.parametrize("factor", [0, -1.0, "2", float("nan"), True])
+def test_a_factor_that_is_no_number_above_0_is_refused(factor: object) -> None:
+    with pytest.raises(InputError, match="factor must be a number, 1e-09 or more"):
+        Timeline((), 1, 1, 1).slowed(factor)  # type: ignore[arg-type]  # that is the test

@@ -256,5 +256,5 @@ def test_traces_of_different_models_are_refused(traced: Trace) -> None:
         pipelab.explore({"a": traced, "b": other})
     with pytest.raises(InputError, match="at least one trace"):
         pipelab.explore({})
-    with pytest.raises(InputError, match="'a' is a int"):
+    with pytest.raises(InputError, match="'a' is of type int"):
         pipelab.explore({"a": 1})

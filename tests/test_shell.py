@@ -117,9 +117,12 @@ def test_the_figures_of_a_plan_are_the_librarys(folder: str, tmp_path: Path) -> 
 def test_a_table_has_a_line_per_stage_and_the_launch_line(folder: str) -> None:
     told = tell("plan", "--model", f"{folder}/config.json", *sizes(), "--split", "uniform", "--export", "vllm")
     lines = told.out.splitlines()
-    assert lines[1].split()[:3] == ["stage", "holds", "params"]
-    assert [line.split()[0] for line in lines[2:4]] == ["0", "1"]
+    heads = [at for at, line in enumerate(lines) if line.startswith("stage ")]
+    assert [lines[at].split()[1] for at in heads] == ["holds", "prefill"]
+    assert [[line.split()[0] for line in lines[at + 1 : at + 3]] for at in heads] == [["0", "1"]] * 2
     assert "tokens per second" in told.out
+    assert told.out.count("micro-batches") == 2  # of a step, and in flight
+    assert max(map(len, lines[:-1])) <= 80  # a terminal's width
     assert lines[-1] == 'VLLM_PP_LAYER_PARTITION="1,1" vllm serve MODEL --pipeline-parallel-size 2'
 
 

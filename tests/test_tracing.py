@@ -269,6 +269,19 @@ def test_what_a_stage_cannot_compute_is_refused(function: Callable[[Tensor], Ten
 
 
 @pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        (nn.Linear, torch.ones(4, 3), r"this is the class itself: make one, Linear\(\.\.\.\)"),
+        (nn.Linear(3, 3), torch.ones(4, 3).numpy(), r"array of numpy: pass a tensor, as torch\.from_numpy"),
+        (nn.Linear(3, 3), torch.ones(4, 2), "If Linear does not run on these inputs either, that is why"),
+    ],
+)
+def test_what_newcomers_pass_is_refused_with_what_to_pass(model: Any, given: Any, said: str) -> None:
+    with pytest.raises(TraceError, match=said):
+        pipelab.trace(model, given)
+
+
+@pytest.mark.parametrize(
     ("branch", "fits", "other"),
     [(lambda rows: rows > 4, 8, 4), (lambda rows: rows % 2 == 0, 2, 3), (lambda rows: rows < 20, 1, 20)],
 )
