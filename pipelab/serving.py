@@ -195,10 +195,13 @@ class Serving:
             "holds": [shorten(stage.labels) for stage in stages],
             "params": [format_count(stage.num_params) for stage in stages],
         }
+        cached = any(of["kv_cache"] for of in memory)
         for title, name in _MEMORY_COLUMNS.items():
-            columns[title] = [format_bytes(of[name]) for of in memory]
-        heading = wrap("Memory of each device, the caches of all rows, and what the device needs itself:", _WIDTH)
-        return f"{heading}\n{_table(columns, left=(0, 1))}"
+            if cached or name != "kv_cache":
+                columns[title] = [format_bytes(of[name]) for of in memory]
+        reserve = format_bytes(max(of["reserve"] for of in memory))
+        heading = f"Memory of each device, with {reserve} for its driver{' and the caches of all rows' * cached}:"
+        return f"{wrap(heading, _WIDTH)}\n{_table(columns, left=(0, 1))}"
 
     @property
     def _time_table(self) -> str:
@@ -210,7 +213,7 @@ class Serving:
             columns[f"{phase.name} sends"] = [*(format_bytes(of) for of in sent), ""]
         devices = devices_of(self.plan.hardware, self.plan.graph, self.plan.num_stages)
         groups = plural(first.num_microbatches, "micro-batch")
-        each = f"{plural(first.rows[0], 'row')}{'' if first.rows[0] == first.rows[-1] else ' or less'}"
+        each = f"{plural(first.rows[0], 'row')}{'' if first.rows[0] == first.rows[-1] else ' or fewer'}"
         return f"{wrap(f'One of {groups}, of {each} ({describe(devices)}):', _WIDTH)}\n{_table(columns, left=(0,))}"
 
     @property
@@ -234,19 +237,23 @@ _MEMORY_COLUMNS = {
     "weights": "weights",
     "KV cache": "kv_cache",
     "activations": "activations",
-    "reserve": "reserve",
     "memory": "total",
 }
+
+
+def _rate(per_s: float) -> str:
+    """Three digits: a prediction knows no more."""
+    return f"{float(f'{per_s:.3g}'):,.{0 if per_s >= 100 else 1}f}"
 
 
 def _phase_text(phase: Phase) -> str:
     text = (
         f"{phase.name.capitalize()}: a step of {phase.num_tokens:,} tokens takes {format_seconds(phase.step_s)}, "
-        f"{phase.tokens_per_s:,.0f} tokens per second."
+        f"{_rate(phase.tokens_per_s)} tokens per second."
     )
     if phase.name != "decode":
         return text
     return (
         f"{text} With all micro-batches in flight, each beginning its next token when it is through, every "
-        f"{format_seconds(phase.round_s)}: {phase.num_tokens / phase.round_s:,.0f} tokens per second."
+        f"{format_seconds(phase.round_s)}: {_rate(phase.num_tokens / phase.round_s)} tokens per second."
     )

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """\
 example:
-  python -m pipelab generate --model DIR --stages 4 --prompt "Once upon a time" --max-new-tokens 60
+  python -m pipelab generate --model DIR --prompt "Once upon" --max-new-tokens 60
 
-DIR is what save_pretrained wrote. Text goes to stdout as it is made, progress to stderr.
+DIR is what save_pretrained wrote. Text goes to stdout as it is made, progress
+to stderr.
 
-  torchrun --nproc-per-node 4 -m pipelab generate --model DIR --prompt "Once upon a time"
+  torchrun --nproc-per-node 4 -m pipelab generate --model DIR --prompt "Hello"
 
-does the same with 4 stages. pipelab starts its ranks itself, from one process that knows when any of them fails; of
-torchrun's processes the first does so, and the others end at once."""
+does so with 4 stages. pipelab starts its ranks itself, from one process that
+knows when any of them fails; of torchrun's processes the first does so, and
+the others end at once."""
 
 
 def add_to(commands: Any) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 from pipelab.costs import check_microbatches
@@ -13,13 +14,15 @@ from pipelab.plan import Plan
 from pipelab.policies import split_at
 from pipelab.serving import Phase, Serving
 from pipelab.shell import options
+from pipelab.units import plural
 
 _EXAMPLE = """\
 example:
-  python -m pipelab plan --model DIR --stages 8 --hardware h100-80gb --batch-size 64 --context 8192
+  python -m pipelab plan --model DIR --stages 8 --batch-size 64 --context 8192
 
-One split serves both: prefill reads --seq-len tokens of each row, decode makes one token for each row over a cache of
---context tokens. DIR holds a config.json; weights are neither needed nor read."""
+One split serves both: prefill reads --seq-len tokens of each row, decode makes
+one token for each row over a cache of --context tokens. DIR holds a
+config.json; weights are neither needed nor read."""
 
 
 def add_to(commands: Any) -> None:
@@ -101,7 +104,8 @@ def _graphs(asked: argparse.Namespace, rows: int, cache_len: int) -> tuple[dict[
     try:
         return {"prefill": whole, "decode": trace_pretrained(config, **sizes, cache_len=cache_len).graph}, ""
     except TraceError as error:
-        return {"forward": whole}, str(error)
+        reason = str(error).split(". ")[0].removesuffix(".")  # what follows is advice for who calls from Python
+        return {"forward": whole}, f"{reason}: it is planned for whole sequences only."
 
 
 def _plans(graphs: list[Graph], asked: argparse.Namespace, groups: int) -> list[Plan]:
@@ -112,6 +116,8 @@ def _plans(graphs: list[Graph], asked: argparse.Namespace, groups: int) -> list[
             list(zip(graphs, weights, strict=False)), num_stages=asked.stages, granularity=asked.granularity,
             hardware=asked.hardware, num_microbatches=groups,
         )  # fmt: skip
+        steps = plural(asked.new_tokens, "decode step")
+        first = replace(first, policy=f"optimal for a prefill and {steps}" if len(graphs) > 1 else "optimal by time")
     else:
         first = options.split(graphs[0], asked.split, asked.stages).without_empty_stage()
     first = first.with_hardware(asked.hardware)
