@@ -37,7 +37,7 @@ class Notebook:
         return str(self.client.execute(code))
 
     def result(self, sent: str) -> tuple[str, str]:
-        """What a cell printed, and the error it ended with."""
+        """What a cell printed, less what pipelab tells of its progress, and the error it ended with."""
         printed, error = "", ""
         while True:
             message = self.client.get_iopub_msg(timeout=60)
@@ -49,7 +49,8 @@ class Notebook:
             elif message["msg_type"] == "error":
                 error = f"{content['ename']}: {content['evalue']}"
             elif message["msg_type"] == "status" and content["execution_state"] == "idle":
-                return printed, error
+                lines = printed.splitlines(keepends=True)
+                return "".join(line for line in lines if not line.startswith("pipelab: ")), error
 
     def run(self, code: str) -> tuple[str, str]:
         return self.result(self.send(code))
@@ -145,6 +146,13 @@ def test_interrupt_keeps_the_ranks_and_mistakes_are_clear_errors(notebook: Noteb
         _, error = notebook.run(code)
         assert said in error, f"{code}\n{error}"
     assert notebook.run("print(pipe.run(x, repeats=1).output.shape)") == ("torch.Size([256, 256])\n", "")
+
+
+def test_progress_is_no_red_box(notebook: Notebook) -> None:
+    """The first thing that a student saw under the first cell was the colour of errors: Jupyter's for stderr."""
+    code = "import contextlib, io\nfrom pipelab.progress import tell\n"
+    code += "with contextlib.redirect_stdout(io.StringIO()) as told: tell('working')\nprint([told.getvalue()])"
+    assert notebook.run(code) == ("['pipelab: working\\n']\n", "")
 
 
 def test_restarted_kernel_leaves_nothing(notebook: Notebook) -> None:

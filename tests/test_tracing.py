@@ -272,8 +272,8 @@ def test_what_a_stage_cannot_compute_is_refused(function: Callable[[Tensor], Ten
     ("model", "given", "said"),
     [
         (nn.Linear, torch.ones(4, 3), r"this is the class itself: make one, Linear\(\.\.\.\)"),
-        (nn.Linear(3, 3), torch.ones(4, 3).numpy(), r"array of numpy: pass a tensor, as torch\.from_numpy"),
-        (nn.Linear(3, 3), torch.ones(4, 2), "If Linear does not run on these inputs either, that is why"),
+        (nn.Linear(3, 3).eval(), torch.ones(4, 3).numpy(), r"array of numpy: pass a tensor, as torch\.from_numpy"),
+        (nn.Linear(3, 3).eval(), torch.ones(4, 2), "If Linear does not run on these inputs either, that is why"),
     ],
 )
 def test_what_newcomers_pass_is_refused_with_what_to_pass(model: Any, given: Any, said: str) -> None:
