@@ -18,7 +18,7 @@ from pipelab.hardware import Device, HardwareLike, describe, devices_of, has_cos
 from pipelab.names import printable
 from pipelab.plan_parts import Boundary, Stage, boundary_of, stage_of
 from pipelab.split_points import check_legal, name_of, resolve
-from pipelab.table import format_table
+from pipelab.table import format_table, wrap
 from pipelab.units import format_bytes, format_count, format_seconds, plural
 
 FORMAT = "pipelab-plan"
@@ -262,7 +262,7 @@ class Plan:
         rows = list(zip(*columns.values(), strict=True))
         stages, batch = plural(self.num_stages, "stage"), self.graph.batch_size
         title = f"{self.graph.model} in {stages}, {self.policy} (batch of {batch})"
-        return f"{title}\n{format_table(list(columns), rows, left=(0, 1))}\n{self.verdict}"
+        return f"{wrap(title)}\n{format_table(list(columns), rows, left=(0, 1))}\n{wrap(self.verdict)}"
 
     @property
     def verdict(self) -> str:

@@ -178,7 +178,7 @@ class Serving:
             self._fit,
             self.note,
         ]
-        return "\n".join(part if "\n" in part else wrap(part, _WIDTH) for part in parts if part)
+        return "\n".join(part if "\n" in part else wrap(part) for part in parts if part)
 
     @property
     def _title(self) -> str:
@@ -201,7 +201,7 @@ class Serving:
                 columns[title] = [format_bytes(of[name]) for of in memory]
         reserve = format_bytes(max(of["reserve"] for of in memory))
         heading = f"Memory of each device, with {reserve} for its driver{' and the caches of all rows' * cached}:"
-        return f"{wrap(heading, _WIDTH)}\n{_table(columns, left=(0, 1))}"
+        return f"{wrap(heading)}\n{_table(columns, left=(0, 1))}"
 
     @property
     def _time_table(self) -> str:
@@ -214,7 +214,7 @@ class Serving:
         devices = devices_of(self.plan.hardware, self.plan.graph, self.plan.num_stages)
         groups = plural(first.num_microbatches, "micro-batch")
         each = f"{plural(first.rows[0], 'row')}{'' if first.rows[0] == first.rows[-1] else ' or fewer'}"
-        return f"{wrap(f'One of {groups}, of {each} ({describe(devices)}):', _WIDTH)}\n{_table(columns, left=(0,))}"
+        return f"{wrap(f'One of {groups}, of {each} ({describe(devices)}):')}\n{_table(columns, left=(0,))}"
 
     @property
     def _fit(self) -> str:
@@ -231,8 +231,6 @@ def _table(columns: Mapping[str, Sequence[str]], left: Sequence[int]) -> str:
     return format_table(list(columns), list(zip(*columns.values(), strict=True)), left=left)
 
 
-# A terminal's.
-_WIDTH = 80
 _MEMORY_COLUMNS = {
     "weights": "weights",
     "KV cache": "kv_cache",

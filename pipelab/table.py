@@ -4,22 +4,22 @@ import re
 from collections.abc import Sequence
 from textwrap import fill
 
-# A notebook on a small laptop shows as many characters; it breaks longer lines in the middle of words.
-_WIDTH = 110
+# A terminal shows as many characters, and a notebook in a small window; both break longer lines in the middle of words.
+_WIDTH = 80
 # Stands for the space of "3.32 s" meanwhile; no text has one.
 _NO_BREAK = "\0"
 
 
-def wrap(text: str, width: int = _WIDTH) -> str:
-    """A sentence in lines that a notebook shows whole, or a terminal of another width.
+def wrap(text: str) -> str:
+    """A sentence in lines that a notebook and a terminal show whole.
 
     Example:
         >>> print(wrap("Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. " * 2))
-        Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. Stage 3 is the bottleneck: it computes
-        3.32 s, the mean is 2.64 s.
+        Stage 3 is the bottleneck: it computes 3.32 s, the mean is 2.64 s. Stage 3 is
+        the bottleneck: it computes 3.32 s, the mean is 2.64 s.
     """
     whole = re.sub(r"(?<=\d) (?=[µmkMGT]?[sB%M]\b|%)", _NO_BREAK, text)
-    return fill(whole, width, break_long_words=False, break_on_hyphens=False).replace(_NO_BREAK, " ")
+    return fill(whole, _WIDTH, break_long_words=False, break_on_hyphens=False).replace(_NO_BREAK, " ")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
