@@ -262,7 +262,7 @@ class Plan:
         rows = list(zip(*columns.values(), strict=True))
         stages, batch = plural(self.num_stages, "stage"), self.graph.batch_size
         title = f"{self.graph.model} in {stages}, {self.policy} (batch of {batch})"
-        return f"{wrap(title)}\n{format_table(list(columns), rows, left=(0, 1))}\n{wrap(self.verdict)}"
+        return f"{title}\n{format_table(list(columns), rows, left=(0, 1))}\n{wrap(self.verdict)}"
 
     @property
     def verdict(self) -> str:
