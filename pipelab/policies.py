@@ -108,8 +108,8 @@ def uniform(traced: HasGraph | Graph, *, num_stages: int) -> Plan:
     if num_stages > most:
         raise SplitError(
             f"uniform cannot make {shown(num_stages)} stages of {graph.model}: it has {plural(len(starts), 'block')} "
-            f"to share out. The largest number of stages that works is {most}; equal_size, threshold and split_at can "
-            "cut inside a block."
+            f"to share out. The largest number of stages that works is {most}; equal_size, threshold, split_at and "
+            'optimal(granularity="op") can cut inside a block.'
         )
     share, rest = divmod(len(starts), num_stages)
     firsts = accumulate(share + (index < rest) for index in range(num_stages - 1))
