@@ -4,10 +4,11 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipelab.errors import InputError
 from pipelab.units import plural
+from pipelab.viz.explorer_optima import costs_and_optima
 from pipelab.viz.html_export import html_page
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ PAGE_TRAITS = (
     "cuts", "value", "num_stages", "num_microbatches", "schedule", "train", "num_ranks", "_hardware", "_hardwares",
     "_workload", "_data", "_presets", "_costs", "_report_state", "_reports", "_colours",
 )  # fmt: skip
+# More micro-batches than this are set in the notebook: what each number of them costs is on the page.
+_MOST_MICROBATCHES = 64
 PAGE_REFUSAL = "Saved page: dragging works, Run needs the notebook."
 
 
@@ -77,8 +80,20 @@ def _page(explorer: "Explorer") -> bytes:
     state |= {"_connected": False, "_workloads": [], "_run_state": {"phase": "idle"}, "_run_refusal": PAGE_REFUSAL}
     drawn = explorer._shown_report
     state["_reports"] = [run for run in explorer._reports if drawn and run["step_s"] == drawn.step_s][-1:]
+    state["_by_microbatches"] = _by_microbatches(explorer)
     title = f"{explorer.plan.graph.model} in {plural(explorer.num_stages, 'stage')}"
     return html_page(title, state, explorer._esm, explorer._css).encode()
+
+
+def _by_microbatches(explorer: "Explorer") -> dict[int, dict[str, Any]]:
+    """What would be answered to other numbers of micro-batches: to those that divide the batch."""
+    graph, now = explorer.plan.graph, explorer.num_microbatches
+    most = min(graph.batch_size, _MOST_MICROBATCHES)
+    found = {}
+    for count in (count for count in range(1, most + 1) if graph.batch_size % count == 0 and count != now):
+        costs, optimal = costs_and_optima(graph, explorer._device, count)
+        found[count] = {"_presets": {**explorer._presets, "optimal": optimal}, "_costs": costs}
+    return found
 
 
 def _picture(kind: Literal["png", "svg"]) -> Callable[["Explorer"], bytes]:

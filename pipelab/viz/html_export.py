@@ -32,14 +32,22 @@ h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; 
 </html>
 """
 
-# What anywidget's model is to the widget, without a kernel: values, listeners, and nobody to send to.
+# What anywidget's model is to the widget, without a kernel: values, listeners, what Python would answer to other numbers
+# of micro-batches, and nobody to send to.
 _HOST = """
 class SavedModel {
-  constructor(state) { this.state = state; this.listeners = new Map(); }
+  constructor(state) {
+    const { num_microbatches, _presets, _costs, _by_microbatches } = state;
+    this.answers = { ..._by_microbatches, [num_microbatches]: { _presets, _costs } };
+    this.state = { ...state, _by_microbatches: this.answers };
+    this.listeners = new Map();
+  }
   get(name) { return this.state[name]; }
   set(name, value) {
     this.state[name] = value;
     for (const listener of this.listeners.get(`change:${name}`) ?? []) listener();
+    if (name !== "num_microbatches") return;
+    for (const [trait, answer] of Object.entries(this.answers[value])) this.set(trait, answer);
   }
   on(event, listener) { this.listeners.set(event, [...(this.listeners.get(event) ?? []), listener]); }
   off(event, listener) {

@@ -11,8 +11,10 @@ from playwright.sync_api import Page
 from pipelab.costs import rows_of
 from pipelab.graph import Graph
 from pipelab.plan import Plan
+from pipelab.planner import optimal
 from pipelab.policies import equal_size, uniform
-from pipelab.units import format_bytes, format_count
+from pipelab.simulator import simulate
+from pipelab.units import format_bytes, format_count, format_seconds
 from pipelab.viz.value_names import value_names
 
 pytestmark = pytest.mark.browser
@@ -159,7 +161,25 @@ def test_policies_and_steppers_split_anew(open_page) -> None:
     page.get_by_label("More stages").click()
     assert cuts_of(page) == uniform(GRAPH, num_stages=4).cuts
     check_numbers(page, GRAPH)
-    assert page.get_by_label("Fewer micro-batches").is_disabled()  # the page holds one number's costs
+
+
+def test_micro_batches_move_on_a_saved_page(open_page) -> None:
+    """A saved page kept the number it was saved with: nobody could be shown there what micro-batches are for."""
+    graph, device = gpt2_graph(batch=12), "t4-16gb"
+    page = open_page(graph, hardware=device)  # in 8 micro-batches, which do not divide 12
+    less, more = page.get_by_label("Fewer micro-batches"), page.get_by_label("More micro-batches")
+    handles(page).first.press("ArrowLeft")
+    for button, numbers in ((less, (6, 4, 3, 2, 1)), (more, (2, 3, 4, 6, 8, 12)), (less, (8,))):
+        for number in numbers:
+            button.click()
+            costs = {"num_microbatches": number, "hardware": device}
+            timeline = simulate(Plan(graph, cuts_of(page)), **costs)
+            (head,) = texts(page, ".pl-timeline-title")
+            assert head.startswith(f"Predicted: step {format_seconds(timeline.makespan_s)}, idle ")
+            assert page.get_by_label("Micro-batches", exact=True).locator("output").text_content() == f"{number}"
+        assert button.is_disabled() == (number in (1, 12))
+    page.get_by_role("button", name="Optimal", exact=True).click()
+    assert cuts_of(page) == optimal(graph, num_stages=4, objective="time", **costs).cuts
 
 
 def test_a_refusal_stands_in_the_verdict_and_offers_what_works(open_page) -> None:

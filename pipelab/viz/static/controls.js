@@ -28,7 +28,10 @@ export class Controls {
     this.equal = this.press("Equal size", "PiPPy's greedy policy: equal parameters, the last stage takes the rest", policy("equal_size"));
     this.threshold = this.press("Threshold…", "At most so many parameters per stage", () => view.form.toggle());
     this.optimal = this.press("Optimal", "", policy("optimal"));
-    if (!view.connected) set(this.threshold, { disabled: true, title: "A saved page cannot answer this" });
+    if (!view.connected) {
+      set(this.threshold, { disabled: true, title: "A saved page cannot answer this" });
+      set(this.microbatches.node, { title: "A saved page knows those that divide the batch" });
+    }
     // The second click of a double one would cancel.
     this.run = this.press("Run", "", ({ detail }) => detail < 2 && view.running.press());
     this.run.classList.add("pl-run");
@@ -63,9 +66,8 @@ export class Controls {
     this.stages.less.disabled = count <= 1;
     this.stages.more.disabled = count >= view.mostStages;
     this.microbatches.output.textContent = `${view.numMicrobatches}`;
-    // A saved page holds the costs of one number of micro-batches.
-    this.microbatches.less.disabled = !view.connected || view.numMicrobatches <= 1;
-    this.microbatches.more.disabled = !view.connected || view.numMicrobatches >= view.data.batch_size;
+    this.microbatches.less.disabled = !view.microbatchesBeside(-1);
+    this.microbatches.more.disabled = !view.microbatchesBeside(1);
     const same = (policy) => cutsOf(policy, count)?.join() === cuts.join();
     for (const [one, other] of [["less", "more"], ["more", "less"]]) {
       for (const stepper of [this.stages, this.microbatches]) {

@@ -338,8 +338,15 @@ class View {
     this.layout();
   }
 
+  /** The next number of micro-batches, less or more; a saved page knows what some of them cost. */
+  microbatchesBeside(change) {
+    const held = Object.keys(this.traits.get("_by_microbatches") ?? {}).map(Number);
+    const numbers = this.connected ? [this.numMicrobatches + change] : change < 0 ? held.reverse() : held;
+    return numbers.find((n) => (n - this.numMicrobatches) * change > 0 && n >= 1 && n <= this.data.batch_size);
+  }
+
   changeMicrobatches(change) {
-    this.tellPython({ num_microbatches: this.numMicrobatches + change });
+    this.tellPython({ num_microbatches: this.microbatchesBeside(change) });
   }
 
   /** Send Python a message; false, and Run is off, if the kernel that made this explorer is gone. */
