@@ -10,7 +10,7 @@ from pipelab.contenders import SAME, Contender
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.table import format_table
-from pipelab.units import format_bytes, format_count, format_percent, format_seconds, plural
+from pipelab.units import format_bytes, format_count, format_need, format_percent, format_seconds, format_whole, plural
 
 Objective = Literal["time", "params"]
 
@@ -204,9 +204,9 @@ class Comparison:
 
 def _misfit_text(entry: Contender) -> str:
     worst, more = entry.fullest, len(entry.misfits) - 1
-    used, held = format_bytes(entry.memory_bytes[worst]), format_bytes(entry.capacity_bytes[worst])
+    needs = format_need(entry.memory_bytes[worst], entry.capacity_bytes[worst])
     also = f", and {plural(more, 'other stage')} more than there is" if more else ""
-    return f"stage {worst} needs {used} of {held}{also}"
+    return f"stage {worst} needs {needs}{also}"
 
 
 def more_text(more: float, than: str = "") -> str:
@@ -218,7 +218,7 @@ def more_text(more: float, than: str = "") -> str:
 
 
 def _row(entry: Contender) -> list[str]:
-    used, held = (format_bytes(of[entry.fullest]) for of in (entry.memory_bytes, entry.capacity_bytes))
+    used, held = format_bytes(entry.memory_bytes[entry.fullest]), format_whole(entry.capacity_bytes[entry.fullest])
     return [
         entry.name,
         str(entry.plan.num_stages),

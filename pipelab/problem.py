@@ -17,7 +17,7 @@ from pipelab.graph import Graph, IntArray
 from pipelab.hardware import DEFAULT, Device, HardwareLike, describe, devices_of, has_costs
 from pipelab.plan import Plan, shorten
 from pipelab.policies import split_at
-from pipelab.units import format_bytes, format_count, format_seconds, plural
+from pipelab.units import format_bytes, format_count, format_seconds, format_whole, plural
 from pipelab.windows import Window
 
 Objective = Literal["params", "flops", "time", "memory"]
@@ -221,7 +221,7 @@ def _limit_list(given: Any, num_stages: int) -> tuple[float, ...]:
 
 
 def _texts(limits: Sequence[float]) -> str:
-    return " and ".join(dict.fromkeys(format_bytes(limit) for limit in limits))
+    return " and ".join(dict.fromkeys(format_whole(limit) for limit in limits))
 
 
 def _memory(graph: Graph, positions: tuple[int, ...], costs: Costs) -> Window:

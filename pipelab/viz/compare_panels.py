@@ -11,7 +11,7 @@ from pipelab.comparison import Comparison
 from pipelab.contenders import Contender
 from pipelab.events import COMPUTE, Event, Timeline
 from pipelab.plan_parts import Boundary
-from pipelab.units import format_bytes, format_count, format_seconds
+from pipelab.units import format_bytes, format_count, format_seconds, format_whole
 from pipelab.viz.compare_ribbon import LETTER, SMALL, shortened
 from pipelab.viz.figures import literal
 from pipelab.viz.palette import EDGE, TEXT, WAIT, stage_colour
@@ -50,7 +50,7 @@ def panels_of(comparison: Comparison, width: float, gap: float) -> tuple[Panel, 
     sent = max((boundary.num_bytes for entry in entries for boundary in entry.plan.boundaries), default=0)
     span = max((_step_s(entry) for entry in entries if entry.shares_axis), default=comparison.best.step_s)
     held = {capacity for entry in entries for capacity in entry.capacity_bytes}
-    of = f" of {format_bytes(held.pop())}" if len(held) == 1 else ""
+    of = f" of {format_whole(held.pop())}" if len(held) == 1 else ""
     rest = width - sum(_WIDTHS) - len(_WIDTHS) * gap
     crossing = f"crosses the cut, for a batch of {comparison.graph.batch_size}"
 

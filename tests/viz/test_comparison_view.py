@@ -18,7 +18,7 @@ from pipelab.hardware import Hardware
 from pipelab.names import printable
 from pipelab.plan import shorten
 from pipelab.policies import split_at, uniform
-from pipelab.units import format_bytes, format_count, format_percent, format_seconds
+from pipelab.units import format_bytes, format_count, format_percent, format_seconds, format_whole
 
 pytestmark = pytest.mark.browser
 
@@ -95,7 +95,7 @@ def test_its_numbers_are_the_comparisons(open_saved: OpenPage) -> None:
             "bottleneck": format_seconds(entry.bottleneck_s),
             "step": format_seconds(entry.step_s),
             "idle": plain(format_percent(entry.predicted.bubble_fraction)),
-            "memory": f"{format_bytes(used)[:-3]} of {format_bytes(held)}",
+            "memory": f"{format_bytes(used)[:-3]} of {format_whole(held)}",
             "sends": format_bytes(entry.sent_bytes),
             "above": plain(f"{entry.above_text} optimal"),
         }

@@ -1,6 +1,6 @@
 // What a comparison tells of a plan, in words, and how that differs from the chosen plan.
 
-import { fixed, formatBytes, formatCount, formatSeconds, percent, plural } from "./numbers.js";
+import { fixed, formatBytes, formatCount, formatSeconds, percent, plural, wholeBytes } from "./numbers.js";
 
 // Shares that differ by less are told as the same, as in contenders.py.
 const SAME_SHARE = 0.005;
@@ -58,7 +58,7 @@ function memoryTerm({ fullest, misfits }) {
 
 /** "1.28 of 16.0 GB": a unit that both have is said once. */
 function memoryText({ memory, capacity }) {
-  const [used, held] = [formatBytes(memory), formatBytes(capacity)];
+  const [used, held] = [formatBytes(memory), wholeBytes(capacity)];
   const [number, unit] = used.split(" ");
   return held.endsWith(` ${unit}`) ? `${number} of ${held}` : `${used} of ${held}`;
 }
