@@ -124,7 +124,7 @@ def test_a_plan_that_does_not_fit_is_not_the_best() -> None:
     plans = {"thin": split_at(MLP, [2]), "even": split_at(MLP, [6])}
     comparison = side_by_side(plans, hardware=TINY, memory_limit_bytes=7000)
     assert (comparison.best.name, by_name(comparison)["thin"].misfits) == ("even", (1,))
-    assert "thin does not fit: stage 1 needs 11.1 kB of 7.00 kB." in comparison.verdict
+    assert "thin does not fit: stage 1 needs 11.2 of 7.0 kB." in comparison.verdict
 
 
 def test_under_a_limit_without_hardware_memory_is_what_the_optimum_is_held_to() -> None:
