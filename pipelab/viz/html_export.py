@@ -32,8 +32,8 @@ h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; 
 </html>
 """
 
-# What anywidget's model is to the widget, without a kernel: values, listeners, what Python would answer to other numbers
-# of micro-batches, and nobody to send to.
+# What anywidget's model is to the widget, without a kernel: values, listeners, what Python would answer to other
+# numbers of micro-batches, and nobody to send to.
 _HOST = """
 class SavedModel {
   constructor(state) {
