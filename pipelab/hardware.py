@@ -5,7 +5,7 @@ there is. Everything that tells seconds asks one of them, and says which.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipelab.arguments import flag, number, shown
 from pipelab.errors import InputError
 from pipelab.graph import Graph
 from pipelab.load import OtherLoad
-from pipelab.units import plural
+from pipelab.units import format_bytes, plural
 
 FloatArray = npt.NDArray[np.float64]
 Number = TypeVar("Number", float, FloatArray)
@@ -180,8 +180,8 @@ class Measurement:
     name: str
     num_ops: int
     rows: tuple[int, ...]
-    alone_s: FloatArray = field(repr=False)
-    loaded_s: FloatArray = field(repr=False)
+    alone_s: FloatArray
+    loaded_s: FloatArray
     parallel: int | None
     microbatch_s: float
     memory_bytes: float
@@ -193,6 +193,11 @@ class Measurement:
     device: str
     num_threads: int
     other_load: OtherLoad | None = None
+
+    def __repr__(self) -> str:
+        rows = ", ".join(map(str, self.rows))
+        link = f"links carry {format_bytes(self.link_bytes_per_s)} per second"
+        return f"Measurement({self.description}: {plural(self.num_ops, 'op')}, each for {rows} rows; {link})"
 
     @property
     def description(self) -> str:

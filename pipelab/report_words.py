@@ -108,6 +108,7 @@ def _how(report: "Report") -> str:
 def where(report: "Report") -> str:
     """Devices, links, machine, versions and what else it did, as far as they are known."""
     cores, memory_bytes = _known(report, "cores", int), _known(report, "memory_bytes", int)
+    load = report.other_load  # what disturbed stands in the verdict
     machine = [
         _known(report, "gpu", str),
         _known(report, "processor", str),
@@ -115,7 +116,7 @@ def where(report: "Report") -> str:
         format_bytes(memory_bytes) if memory_bytes else None,
         _known(report, "system", str),
         *(f"{name} {version}" for name, key in _VERSIONS if (version := _known(report, key, str))),
-        f"other programs used {report.other_load.others_cores:.1f} cores" if report.other_load else None,
+        f"other programs used {load.others_cores:.1f} cores" if load and not load.sentence else None,
     ]
     parts = [_known(report, "device_text", str) or "device unknown", ", ".join(filter(None, machine))]
     return "; ".join(filter(None, parts))

@@ -25,6 +25,12 @@ def measurement(graph, rows=(1, 2, 8), per_row_s=1e-3, fixed_s=1e-3):
     )  # fmt: skip
 
 
+def test_a_measurement_shows_itself_in_a_line() -> None:
+    text = repr(measurement(mlp_graph(2)))
+    assert text.startswith("Measurement(a machine, measured with 1 thread per rank: 2 ops, each for 1, 2, 8 rows; ")
+    assert text.endswith("links carry 1.00 GB per second)")
+
+
 def test_an_op_takes_the_longer_of_computing_and_moving() -> None:
     graph = mlp_graph(2, width=16, batch=8)  # an op: 256 flops by hand, 8 x 16 floats in and out, 16 x 17 weights
     moved = 4 * (8 * 16 + 8 * 16 + 16 * 17)

@@ -17,6 +17,7 @@ from pipelab.viz.figures import axes_for, plain
 from pipelab.viz.palette import EDGE, TEXT, stage_colour
 
 _SHARE = 0.84  # of a row, that its bars take
+_DWARFED = 10.0  # times the model's own: what is needed, mostly the device's own, would leave nothing to see
 _NEAR = 1.5  # times what is needed: a capacity beyond that is told, not drawn
 _MAX_LABEL = 32
 _SENT: dict[str, Any] = {"facecolor": "none", "edgecolor": EDGE, "hatch": "////"}
@@ -42,7 +43,7 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
 
     Activations and what is sent are those of the traced batch, all at once; micro-batches take their share. Where the
     plan has hardware or the model was measured, also what a stage needs of its device's memory, hatched beyond what
-    that holds, for a micro-batch of the size a run has when nobody says.
+    that holds, for a micro-batch of the size a run has when nobody says; in words where it would dwarf the rest.
 
     Args:
         plan: The plan to draw.
@@ -62,7 +63,8 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
     """
     check_plan(plan)
     stages, memories = plan.stages, _memories(plan)
-    num_lanes = 4 if memories else 3
+    drawn = memories if _are_to_scale(stages, memories) else []
+    num_lanes = 4 if drawn else 3
     height_in = 1.3 + 0.24 * num_lanes * len(stages)
     figure, ax = axes_for(ax, 9, height_in)
     sent = [*(boundary.num_bytes for boundary in plan.boundaries), None]
@@ -72,21 +74,23 @@ def stage_sizes(plan: Plan, *, ax: Axes | None = None) -> Figure:
         colour, held = stage_colour(stage.index), stage.param_bytes + stage.buffer_bytes + stage.cache_bytes
         _bar(ax, middles[0], pitch, held, color=colour)
         _bar(ax, middles[1], pitch, stage.activation_bytes, color=colour, alpha=0.5)
-        if memories:
-            _memory_bar(ax, middles[2], pitch, memories[stage.index])
+        if drawn:
+            _memory_bar(ax, middles[2], pitch, drawn[stage.index])
         if (num_bytes := sent[stage.index]) is not None:
             _bar(ax, middles[-1], pitch, num_bytes, **_SENT)
     marked = _bottleneck(stages)
-    ax.set_yticks(range(len(stages)), [_label(stage, stage.index == marked) for stage in stages], fontsize=9)
+    needs = [f"needs {memory.text}\n" if not drawn else "" for memory in memories] or [""] * len(stages)
+    labels = [_label(stage, stage.index == marked, needs[stage.index]) for stage in stages]
+    ax.set_yticks(range(len(stages)), labels, fontsize=9)
     ax.get_yticklabels()[marked].set_fontweight("bold")
     ax.set_ylim(len(stages) - 0.5, -0.5)
     ax.xaxis.set_major_formatter(lambda num_bytes, _: format_bytes(num_bytes))
     ax.locator_params(axis="x", nbins=5)
-    ax.margins(x=0.35 if memories else 0.12)
+    ax.margins(x=0.35 if drawn else 0.12)
     title = f"{_short(plan.graph.model)} in {plural(plan.num_stages, 'stage')}, {plan.policy}\n{plan.verdict}"
     ax.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
     ax.legend(
-        handles=_legend(plan, memories), fontsize=8, ncols=3, frameon=False, loc="upper left",
+        handles=_legend(plan, drawn), fontsize=8, ncols=3, frameon=False, loc="upper left",
         bbox_to_anchor=(0, -0.35 / height_in),
     )  # fmt: skip
     plain(ax)
@@ -104,6 +108,11 @@ def _memories(plan: Plan) -> list[_Memory]:
         _Memory(Costs.of(graph, device, rows).memory_bytes(*bounds), device.memory_bytes)
         for device, bounds in zip(devices, plan.bounds, strict=True)
     ]
+
+
+def _are_to_scale(stages: tuple[Stage, ...], memories: list[_Memory]) -> bool:
+    own = max(stage.param_bytes + stage.buffer_bytes + stage.cache_bytes + stage.activation_bytes for stage in stages)
+    return max((memory.needed for memory in memories), default=0) < _DWARFED * own
 
 
 def _rows(graph: Graph, num_stages: int) -> int:
@@ -139,9 +148,9 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…"
 
 
-def _label(stage: Stage, marked: bool) -> str:
+def _label(stage: Stage, marked: bool, needs: str) -> str:
     holds = _short(shorten(stage.labels) or "empty")
-    text = f"stage {stage.index}: {holds}\n{format_count(stage.num_params)} parameters"
+    text = f"stage {stage.index}: {holds}\n{needs}{format_count(stage.num_params)} parameters"
     if stage.time_s is not None:
         text += f", {format_seconds(stage.time_s)}{', slowest' if marked else ''}"
     # A dollar sign would start a formula.

@@ -65,6 +65,14 @@ def test_with_hardware_memory_stands_against_what_the_device_holds() -> None:
     assert [text.endswith(": too much") for text in texts] == [num_bytes > 900_000 for num_bytes in needed]
 
 
+def test_memory_that_dwarfs_the_model_is_told_not_drawn() -> None:
+    """A lecture's own small model on a T4: bars of a gigabyte, most of it the driver's, and nothing else to see."""
+    (ax,) = stage_sizes(replace(uniform(GPT2, num_stages=3), hardware="t4-16gb")).axes
+    weights = max(bar.get_width() for bar in ax.patches if isinstance(bar, Rectangle))
+    assert weights < 10_000_000 < 1e9
+    assert all("\nneeds 1.00 GB of 16.0 GB\n" in label.get_text() for label in ax.get_yticklabels())
+
+
 def test_the_bottleneck_is_bold_and_named() -> None:
     plan = replace(uniform(GPT2, num_stages=3), hardware="h100-80gb")
     (ax,) = stage_sizes(plan).axes
