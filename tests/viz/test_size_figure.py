@@ -92,5 +92,5 @@ def test_it_draws_on_axes_of_the_caller() -> None:
 
 @pytest.mark.parametrize("draw", [stage_sizes, stage_graph, compare, lambda plan: compare([plan])])
 def test_what_is_no_plan_is_named(draw: Callable[[object], object]) -> None:
-    with pytest.raises(SplitError, match="A Graph is no plan: pass |this is of type Graph"):
+    with pytest.raises(SplitError, match=r"A Graph is no plan: pass |this is of type Graph"):
         draw(GPT2)
