@@ -1,6 +1,10 @@
 """Measuring this machine: what comes out, what it is good for, and what is refused."""
 
+import os
+import signal
 import sys
+import threading
+import traceback
 
 import numpy as np
 import psutil
@@ -12,7 +16,10 @@ from torch import nn
 import pipelab
 from pipelab.errors import InputError, LaunchError, SplitError
 from pipelab.hardware import has_costs, measurement_of
+from pipelab.launch import group
+from pipelab.launch.client import current_server
 from pipelab.launch.devices import num_cores
+from pipelab.launch.interrupts import HeldInterrupts
 from pipelab.launch.probing import undisturbed
 
 
@@ -90,6 +97,36 @@ def test_measuring_leaves_no_process_and_the_model_as_it_was() -> None:
     assert all("server" in " ".join(child.cmdline()) for child in left)  # it stays, to fork the next ranks
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_a_second_ctrl_c_waits_for_no_rank(traced: pipelab.Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a rank inside a long op the first one waits for seconds."""
+    monkeypatch.setattr(group, "_AFTER_CANCEL_S", 600.0)
+    server, main = psutil.Process(current_server().pid), threading.get_ident()
+    known, note = set(server.children()), HeldInterrupts._note
+    pause, noted = threading.Event(), threading.Event()
+    monkeypatch.setattr(HeldInterrupts, "_note", lambda held, *_: (note(held), noted.set()))
+
+    def press_twice() -> None:
+        while not (ranks := set(server.children()) - known):
+            pause.wait(1e-3)
+        for rank in ranks:
+            rank.suspend()
+        while "_exchange" not in {
+            frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[main])
+        }:
+            pause.wait(1e-3)
+        os.kill(os.getpid(), signal.SIGINT)
+        noted.wait(60)  # else the system takes both for one
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press_twice)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pipelab.measure(traced, device="cpu", microbatch_sizes=(1,))
+    thread.join()
+    assert "Rank 0 had not come to an end" in str(caught.value.__context__)
+    assert set(server.children()) <= known
 
 
 def test_what_disturbs_one_round_does_not_count() -> None:
