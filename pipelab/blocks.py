@@ -7,6 +7,8 @@ from pipelab.graph import Block, ModuleCall
 # A stage of a vision model is one list of layers; a transformer block also holds lists (experts), but runs
 # much besides. The share of a layer's ops that a list inside it must run to be the finer list of blocks.
 _NESTED_SHARE = 0.8
+# Layers of several kinds take turns in hybrid models; the share of a model's ops that a list of them must run.
+_MIXED_SHARE = 0.5
 
 
 def find_blocks(
@@ -14,9 +16,9 @@ def find_blocks(
 ) -> tuple[tuple[Block, ...], str]:
     """The blocks of a model, covering all its ops, and the prefix their labels leave out.
 
-    Repeated layers are the elements of the outermost lists of like modules ("h.0", "h.1", ...), or, where an
-    element is little more than a list itself, that one's; a model without such a list is taken apart into its
-    top-level children.
+    Repeated layers are the elements of the outermost lists of like modules ("h.0", "h.1", ...), or of unlike ones
+    that are most of the model; where an element is little more than a list itself, that one's. A model without
+    such a list is taken apart into its top-level children.
 
     Args:
         calls: Every module call, outer before inner.
@@ -122,21 +124,23 @@ def _lists(calls: Sequence[ModuleCall]) -> dict[str, dict[str, str]]:
 def _repeated(calls: Sequence[ModuleCall], args: Sequence[Sequence[int]]) -> set[str]:
     paths = {call.path for call in calls}
     composite = {_parent(path) for path in paths}
-    lists = {
-        parent: elements
-        for parent, elements in _lists(calls).items()
-        if len(set(elements.values())) == 1 and (len(elements) > 1 or composite & set(elements))
-    }
     num_ops: dict[str, int] = {}
     for call in calls:
         num_ops[call.path] = num_ops.get(call.path, 0) + call.stop - call.start
+    most = _MIXED_SHARE * max(call.stop for call in calls) if calls else 0
+    lists = {
+        parent: elements
+        for parent, elements in _lists(calls).items()
+        if (len(set(elements.values())) == 1 and (len(elements) > 1 or composite & set(elements)))
+        or (set(elements) <= composite and sum(num_ops[path] for path in elements) > most)
+    }
     found: set[str] = set()
 
     def choose(element: str) -> None:
         inner = [
             path
             for parent in lists
-            if parent.startswith(element + ".")
+            if parent.startswith(element + ".") or (parent == element and composite.issuperset(lists[parent]))
             for path in lists[parent]
             if _outermost(path, lists, element)
         ]

@@ -145,7 +145,7 @@ def capture(
         return leaf
 
     args, kwargs = pytree.tree_map(with_open_rows, (call.args, dict(call.kwargs)))
-    with _untouched(model), torch.no_grad():
+    with _untouched(model), _without_caches(model), torch.no_grad():
         _name_keywords(model, call)
         try:
             dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]  # the same
@@ -176,6 +176,21 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
 
 
+@contextmanager
+def _without_caches(model: nn.Module) -> Iterator[None]:
+    """Has no config ask for a cache, which would become an output: not every `forward` has a `use_cache` to say so."""
+    configs = [vars(module).get("config") for module in model.modules()]
+    settings = [vars(config) for config in configs if hasattr(config, "__dict__") and not isinstance(config, type)]
+    asking = [found for found in settings if found.get("use_cache") is True]
+    for found in asking:
+        found["use_cache"] = False
+    try:
+        yield
+    finally:
+        for found in asking:
+            found["use_cache"] = True
+
+
 def _name_keywords(model: nn.Module, call: Call) -> None:
     """Write out a `**kwargs` of forward by the names of this call: export counts it and them (torch 2.13)."""
     signature = inspect.signature(model.forward)
@@ -201,23 +216,30 @@ def _explain(model: nn.Module, error: BaseException) -> str:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     name = type(model).__name__
+    where = _user_line(error)
     if any("DataDependent" in type(item).__name__ for item in chain):
-        where = _user_line(model, error)
         remedy = "Use torch.where or torch.cond there, or trace the parts before and after it by themselves."
+        if "site-packages" in where:
+            remedy = "That is its class's own code: trace its parts by themselves, or take another class."
         if "torch.float16" in where:  # transformers looks for overflows so
             remedy = "It does so in float16 alone: load it in bfloat16 or float32."
         return (
             f"{name} cannot be traced: it decides by the values of a tensor{where}, and a trace must hold for all "
             f"values. {remedy}"
         )
+    if any("device" in str(item) and "meta" in str(item) and "cpu" in str(item) for item in chain):
+        return (
+            f"{name} cannot be traced without weights, because its forward makes a tensor on the CPU{where}. Load the "
+            "model, and pass it to pipelab.trace."
+        )
     reasons = "\n  caused by ".join(
         f"{type(item).__name__}: {str(item).strip().splitlines()[0]}" for item in chain if str(item).strip()
     )
-    advice = f"If {name} does not run on these inputs either, that is why."
-    return f"{name} cannot be traced by torch.export: {reasons}\n{advice}"
+    advice = f"If {name} does not run on these inputs either, that is why: pass those it needs."
+    return f"{name} cannot be traced by torch.export: {reasons}{where}\n{advice}"
 
 
-def _user_line(model: nn.Module, error: BaseException) -> str:
+def _user_line(error: BaseException) -> str:
     """The line of the model's own code that the error came from."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if "/torch/" not in frame.filename and "pipelab" not in frame.filename:

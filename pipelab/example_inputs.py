@@ -37,7 +37,7 @@ def example_inputs(model: nn.Module, batch_size: int, seq_len: int) -> dict[str,
                 "yourself, on the meta device if it is large, and call pipelab.trace(model, ...) with its inputs."
             )
         if name.endswith("input_ids"):
-            words = config.get_text_config().vocab_size
+            words = _of_text(config, name).vocab_size
             found[name] = torch.randint(0, words, (batch_size, *shape), generator=generator)
         else:
             found[name] = torch.randn(batch_size, *shape, generator=generator).to(dtype)
@@ -64,7 +64,9 @@ def _names(model: nn.Module) -> Iterator[str]:
 def _shape(config: Any, name: str, seq_len: int) -> tuple[int, ...] | None:
     """The shape of one row; None if it is not known."""
     if name.endswith("input_ids"):
-        text = config.get_text_config()
+        text = _of_text(config, name)
+        if not hasattr(text, "vocab_size"):
+            return None
         places = getattr(text, "max_position_embeddings", seq_len) if hasattr(config, "vision_config") else seq_len
         return (min(seq_len, places),)
     if name == "pixel_values":
@@ -73,11 +75,22 @@ def _shape(config: Any, name: str, seq_len: int) -> tuple[int, ...] | None:
         return _features(config, seq_len)
     if name == "input_values":
         return _sound(config, seq_len)
+    if name == "past_values" and hasattr(config, "num_input_channels"):
+        return config.context_length, config.num_input_channels
     return None
 
 
+def _of_text(config: Any, name: str) -> Any:
+    """The config of the part that reads these tokens, where there are several."""
+    given = [getattr(config, part, None) for part in ("text_encoder", "decoder")]
+    if None in given:
+        return config.get_text_config()
+    return given[name.startswith("decoder")]
+
+
 def _image(config: Any) -> tuple[int, ...]:
-    vision = getattr(config, "vision_config", config)
+    parts = [getattr(config, part, None) for part in ("vision_config", "backbone_config", "encoder")]
+    vision = next((part for part in parts if hasattr(part, "image_size")), config)
     size = getattr(vision, "image_size", None) or _IMAGE_SIZE
     height, width = (size, size) if isinstance(size, int) else size
     frames = (vision.num_frames,) if hasattr(vision, "num_frames") else ()

@@ -18,7 +18,7 @@ from pipelab.example_inputs import example_inputs
 from pipelab.piece_names import folder_of, pieces_of
 from pipelab.pieces import Piece
 from pipelab.progress import announce
-from pipelab.recomputed import recomputed
+from pipelab.recomputed import left_out, recomputed
 from pipelab.tracing import Trace, trace_call
 from pipelab.units import format_bytes
 
@@ -82,13 +82,13 @@ class PretrainedTrace(Trace):
         pieces = {name: by_first[first_of[name]] for name in names if first_of.get(name) in by_first}
         rest = [self.graph.weight_by_name[name] for name in self._read if name not in pieces]
         for weight in rest:
-            if weight.kind == "parameter":
+            if weight.kind == "parameter" and not left_out(self._model, weight.name):
                 raise LaunchError(
                     f"No file in {folder} holds tensor {weight.name!r} ({weight.dtype} {weight.shape}), which "
                     f"{self.graph.model} needs. Save or download the checkpoint again, or trace the class it is of."
                 )
-        buffers = recomputed(self._model, [weight.name for weight in rest if weight.kind == "buffer"])
-        return buffers | self._constants(), pieces
+        computed = recomputed(self._model, [weight.name for weight in rest if weight.kind != "constant"])
+        return computed | self._constants(), pieces
 
     @cached_property
     def _read(self) -> list[str]:

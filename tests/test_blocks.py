@@ -56,12 +56,57 @@ class Named(nn.Module):
         return self.head(x)
 
 
+class Mixing(nn.Module):
+    """A layer of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = feed_forward()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Gating(Mixing):
+    """A layer of another kind."""
+
+
+class Hybrid(nn.Module):
+    """Layers of two kinds take turns, as in Jamba, which was one block; its short stem is no list of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.ModuleList([Gating(), nn.Sequential(nn.Linear(8, 8))])
+        self.layers = nn.ModuleList([Mixing(), Gating(), Mixing()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.stem, *self.layers):
+            x = layer(x)
+        return x
+
+
+class Staged(nn.Module):
+    """A list of lists of layers, as in PVT, whose blocks were its whole stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(nn.ModuleList(Mixing() for _ in range(count)) for count in (2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.block:
+            for layer in stage:
+                x = layer(x)
+        return x
+
+
 @pytest.mark.parametrize(
     ("model", "labels"),
     [
         (Pairs(), ["embed", "layers.0", "layers.1", "layers.2", "head"]),
         (Crossed(), ["layers.0.0", "layers.1.0", "layers.0.1", "layers.1.1"]),
         (Named(), ["parts.a", "parts.b", "parts.c", "head"]),
+        (Hybrid(), ["embed", "layers.0", "layers.1", "layers.2"]),
+        (Staged(), ["block.0.0", "block.0.1", "block.1.0"]),
     ],
 )
 def test_layers_in_lists_and_dicts_that_are_not_called_are_blocks(model: nn.Module, labels: list[str]) -> None:

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import OTHERS, PRETRAINED
+from families import PRETRAINED
+from other_families import OTHERS
 from torch import Tensor, nn
 
 import pipelab
 from pipelab.configs import on_meta
 from pipelab.errors import TraceError
+from pipelab.example_inputs import example_inputs
+from pipelab.recomputed import left_out, recomputed
 
 pytest.importorskip("transformers")
 
@@ -38,7 +41,7 @@ def test_inputs_and_layers_of_a_family_are_known(name: str) -> None:
     assert [block.label for block in traced.graph.blocks] == ["embed", *_LAYERS[name], "head"]
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if "Diffusion" not in name])
+@pytest.mark.parametrize("name", ["nn.TransformerEncoder", "LSTM language model", "MLP-Mixer"])
 def test_layers_of_plain_torch_models_are_known(name: str) -> None:
     make, inputs = OTHERS[name]
     traced = pipelab.trace(make().eval(), **inputs())
@@ -54,6 +57,33 @@ def test_a_bare_config_is_the_model_people_use(name: str) -> None:
     config = PRETRAINED[name].made_config()
     config.architectures = None
     assert type(on_meta(config, None)).__name__ == PRETRAINED[name].model
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("Marian", "model.encoder.embed_positions.weight"),
+        ("Falcon-H1", "model.layers.1.mamba.mup_vector"),
+        ("Gemma 3n", "model.per_layer_projection_scale"),
+        ("LLaVA", "model.language_model.rotary_emb.inv_freq"),
+    ],
+)
+def test_what_a_checkpoint_leaves_out_is_computed_by_whichever_class_does(name: str, weight: str) -> None:
+    """A parameter, a buffer set up by a module around its own, and one set up by a part that is a model itself."""
+    model = PRETRAINED[name].made()
+    [found] = recomputed(on_meta(PRETRAINED[name].made_config(), None), [weight]).values()
+    known = dict((*model.named_parameters(), *model.named_buffers()))
+    assert torch.equal(found, known[weight])
+    assert left_out(model, weight) == (name == "Marian")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("TrOCR", (3, 16, 16)), ("Mask2Former", (3, 64, 64)), ("PatchTST", (32, 2))]
+)
+def test_sizes_are_those_of_the_part_that_has_them(name: str, shape: tuple[int, ...]) -> None:
+    """TrOCR and ViTPose were given 224 pixels, and refused them."""
+    model = on_meta(PRETRAINED[name].made_config(), None)
+    assert tuple(next(iter(example_inputs(model, 2, 6).values())).shape[1:]) == shape
 
 
 class Residual(nn.Module):

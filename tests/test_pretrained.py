@@ -80,7 +80,7 @@ def test_a_buffer_that_the_class_does_not_compute_is_not_made_up() -> None:
     with torch.device("meta"):
         model = zoo.build("llama")[0].to("meta")
         model.model.register_buffer("strange", torch.ones(3), persistent=False)
-    with pytest.raises(LaunchError, match=r"Buffer 'model\.strange' of LlamaForCausalLM is in no file"):
+    with pytest.raises(LaunchError, match=r"Weight 'model\.strange' of LlamaForCausalLM is in no file"):
         recomputed(model, ["model.strange"])
 
 

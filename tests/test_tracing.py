@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,46 @@ def test_other_failures_show_every_cause() -> None:
 
     with pytest.raises(TraceError, match="the hidden reason"):
         pipelab.trace(Broken().eval(), torch.zeros(2, 4))
+
+
+def test_a_failure_in_the_models_own_code_names_the_line_and_what_to_pass() -> None:
+    """Switch Transformers need a mask, and it was said that a 'NoneType' object is not subscriptable."""
+
+    class NeedsMask(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            return x * mask[:, None]  # type: ignore[index]  # as in theirs
+
+    with pytest.raises(TraceError, match=r"test_tracing\.py:\d+: return x \* mask[^$]*pass those it needs"):
+        pipelab.trace(NeedsMask().eval(), torch.zeros(2, 4))
+
+
+def test_a_tensor_made_on_the_cpu_says_to_load_the_model() -> None:
+    """Mask2Former makes some wherever it is itself; it was said that a tensor was not on the expected device."""
+
+    class Shifted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.ones(4, device="cpu")
+
+    with pytest.raises(TraceError, match=r"forward makes a tensor on the CPU \(.*: return super.*Load the model"):
+        pipelab.trace(Shifted(4, 4, device="meta").eval(), torch.zeros(2, 4, device="meta"))
+
+
+class Caching(nn.Module):
+    """Returns a cache where its config asks for one, and does not say so in its signature, as LLaVA does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(use_cache=True)
+
+    def forward(self, x: Tensor, **kwargs: Any) -> tuple[Tensor, object]:
+        return x + 1, object() if kwargs.get("use_cache", self.config.use_cache) else None
+
+
+def test_a_cache_that_only_the_config_asks_for_is_no_output() -> None:
+    """Granite-MoE, LLaVA and Qwen3-VL could not be traced: a DynamicCache in the output."""
+    model = Caching().eval()
+    assert pipelab.trace(model, torch.zeros(2, 4)).program.outputs[1] is None
+    assert model.config.use_cache is True
 
 
 def test_a_call_may_be_written_in_any_way() -> None:
