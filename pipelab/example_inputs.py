@@ -90,7 +90,7 @@ def _of_text(config: Any, name: str) -> Any:
 
 def _image(config: Any) -> tuple[int, ...]:
     parts = [getattr(config, part, None) for part in ("vision_config", "backbone_config", "encoder")]
-    vision = next((part for part in parts if hasattr(part, "image_size")), config)
+    vision: Any = next((part for part in parts if hasattr(part, "image_size")), config)
     size = getattr(vision, "image_size", None) or _IMAGE_SIZE
     height, width = (size, size) if isinstance(size, int) else size
     frames = (vision.num_frames,) if hasattr(vision, "num_frames") else ()

@@ -79,9 +79,10 @@ class _Twin:
     def get_encoder(self, *args: Any, **kwargs: Any) -> _Encoder:
         return _Encoder()
 
-    def _prepare_position_ids_for_generation(self, *args: Any, **kwargs: Any) -> Tensor:
-        # Of text, one number per token; where a model counts in three dimensions, for images, all three are this.
-        return GenerationMixin._prepare_position_ids_for_generation(self, *args, **kwargs)  # type: ignore[no-any-return]  # transformers leaves it untyped
+    def _prepare_position_ids_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        # One number per token; a model that counts in three dimensions, for images, makes them of it.
+        plain: Any = GenerationMixin
+        return plain._prepare_position_ids_for_generation(self, *args, **kwargs)
 
     def _prepare_cache_for_generation(
         self, settings: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
