@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from explorer_page import cuts_of, drag
 from graphs import gpt2_graph
 from layout import check_contrast, check_layout
 from live_page import LivePage
@@ -92,6 +93,27 @@ def test_what_is_opened_fits(open_live, name: str, what: str) -> None:
     live.page.locator("[role=slider]").first.press("ArrowLeft")
     live.exchange()
     check(live)
+
+
+@pytest.mark.parametrize("selector", [":root", "html"])
+def test_it_is_as_large_as_the_font_of_its_host(open_live, selector: str) -> None:
+    """11 to 13 px stayed 11 to 13 px on a projector, however large JupyterLab's or the browser's font was set."""
+    live = open_live(GRAPHS["gpt2"], num_stages=4, hardware=TIGHT, ran=True, width=1400)
+    page = live.page
+    before = page.locator(".pl-name").bounding_box()["height"]
+    font = "--jp-ui-font-size1: 19.5px" if selector == ":root" else "font-size: 24px"
+    page.add_style_tag(content=f"{selector} {{ {font}; }}")
+    check(live, (1400, 900))
+    assert page.locator(".pl-name").bounding_box()["height"] == pytest.approx(1.5 * before, abs=1)
+    starts = [block.start for block in GRAPHS["gpt2"].blocks]
+    at, block = starts.index(cuts_of(page)[1]), page.locator(".pl-piece").nth(9).bounding_box()["width"]
+    for blocks in (3, -5):  # the divider goes as far as the hand
+        drag(page, 1, blocks * block)
+        at += blocks
+        assert cuts_of(page)[1] == starts[at]
+    page.locator(".pl-box").last.press("Enter")
+    card, root = (page.locator(name).bounding_box() for name in (".pl-card", ".pl-explorer"))
+    assert card["y"] + card["height"] <= root["y"] + root["height"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

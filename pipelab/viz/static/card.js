@@ -118,7 +118,8 @@ export class Card {
   makeRoom() {
     const { root } = this.view;
     const { bottom, height } = root.getBoundingClientRect();
-    const over = this.node.getBoundingClientRect().bottom + 12 - bottom;
-    if (over > 0) root.style.minHeight = `${Math.ceil(height + over)}px`;
+    const scale = height / root.offsetHeight;
+    const over = (this.node.getBoundingClientRect().bottom - bottom) / scale + 12;
+    if (over > 0) root.style.minHeight = `${Math.ceil(root.offsetHeight + over)}px`;
   }
 }

@@ -109,7 +109,8 @@ class ComparisonPane {
 
   wireRow(row, on) {
     const { place, time } = this;
-    const along = (node, event) => event.clientX - node.getBoundingClientRect().left;
+    const scale = () => this.plans.getBoundingClientRect().width / this.plans.offsetWidth;
+    const along = (node, event) => (event.clientX - node.getBoundingClientRect().left) / scale();
     on(row.button, "click", () => this.choose(row.entry.name));
     for (const event of ["pointermove", "pointerdown"]) {
       on(row.ribbon, event, (at) => this.later(() => place.set(row.strip.position(along(row.ribbon, at)))));

@@ -117,7 +117,7 @@ class Fingers {
     // A click that trembles is no drag, and stays a click.
     if (this.moved > 3 && !this.node.hasPointerCapture(pointerId)) this.node.setPointerCapture(pointerId);
     if (this.at.size === 1) {
-      this.zoom.set(panned(zoom, (before - clientX) / this.node.clientWidth));
+      this.zoom.set(panned(zoom, (before - clientX) / this.node.getBoundingClientRect().width));
     } else {
       const [other] = [...this.at].find(([id]) => id !== pointerId).slice(1);
       const factor = Math.max(Math.abs(clientX - other), 10) / Math.max(Math.abs(before - other), 10);
