@@ -150,7 +150,7 @@ def capture(
         try:
             dynamic = shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]  # the same
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
-        except Exception as error:
+        except Exception as error:  # whatever the model's own code, or torch, raises
             raise TraceError(_explain(model, error)) from error
 
 

@@ -91,7 +91,7 @@ class Channel:
             self._is_midway = False
             try:
                 return pickle.loads(data), descriptors
-            except Exception as error:
+            except Exception as error:  # whatever bytes that are no pickle make the reader raise
                 raise Garbled(f"it cannot be read: {error}") from error
         except BaseException:
             for descriptor in descriptors:

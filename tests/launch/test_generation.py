@@ -67,6 +67,9 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         yield Case(request.param, model, traced, pipe)
 
 
+of_llama = pytest.mark.parametrize("case", ["llama"], indirect=True, scope="module")
+
+
 @pytest.mark.filterwarnings("ignore:.*computed from all before it")
 @pytest.mark.parametrize("num_stages", [2, 3])
 def test_tokens_are_transformers_own(case: Case, num_stages: int) -> None:
@@ -108,9 +111,8 @@ def test_a_checkpoint_generates_with_the_settings_beside_its_weights(tmp_path: P
         assert torch.equal(pipe.generate(**generators.prompts(model), max_new_tokens=NEW), expected)
 
 
+@of_llama
 def test_one_row_many_groups_and_scores(case: Case) -> None:
-    if case.family != "llama":
-        return
     case.pipe.replan(between_blocks(case.traced, 2))
     for rows, groups in ((1, None), (5, 5), (5, 3), (70, 70)):
         call = {**generators.prompts(case.model, rows), "max_new_tokens": 4}
@@ -122,9 +124,8 @@ def test_one_row_many_groups_and_scores(case: Case) -> None:
     torch.testing.assert_close(ours.scores, expected.scores)
 
 
+@of_llama
 def test_the_report_adds_up(case: Case) -> None:
-    if case.family != "llama":
-        return
     case.pipe.replan(between_blocks(case.traced, 2))
     call = {**generators.prompts(case.model, 3), "max_new_tokens": 5}
     case.pipe.generate(**call)
