@@ -97,7 +97,9 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
     unknown = (
         f" (a {' and a '.join(sorted(others))} must be registered: torch.export.register_dataclass)" if others else ""
     )
-    raise TraceError(f"No input is a tensor with a batch dimension{unknown}: pass the inputs the model is called with.")
+    raise TraceError(
+        f"No input is a tensor with a batch dimension{unknown}: pass what the model is called with, as in trace(model, batch)."
+    )
 
 
 def unlike_dense(tensor: Tensor) -> str:
