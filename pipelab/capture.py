@@ -98,7 +98,8 @@ def batch_size_of(leaves: Sequence[Any]) -> int:
         f" (a {' and a '.join(sorted(others))} must be registered: torch.export.register_dataclass)" if others else ""
     )
     raise TraceError(
-        f"No input is a tensor with a batch dimension{unknown}: pass what the model is called with, as in trace(model, batch)."
+        f"No input is a tensor with a batch dimension{unknown}: pass what the model is called with, as in "
+        "pipelab.trace(model, batch)."
     )
 
 
