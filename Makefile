@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 FINDS_GPU := -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 SOURCES := pipelab tests conftest.py docs $(wildcard benchmarks)
 
@@ -50,7 +50,7 @@ test-gpu:
 
 .venv/test-installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing pipelab, JupyterLab and the test tools into .venv (once; some minutes, most of it PyTorch)"
-	$(PIP) -e '.[test]'
+	$(PIP) --quiet -e '.[test]'
 	@touch .venv/lab-installed $@
 
 .venv/bin/python:
