@@ -79,6 +79,13 @@ def test_boxes_name_what_many_stages_read(open_page) -> None:
 
 
 @pytest.mark.browser
+def test_a_box_says_of_which_half_its_blocks_are(open_page) -> None:
+    """A stage of T5's decoder held "0-5", beside a badge of many words: so did the one of its encoder."""
+    blocks = [replace(block, label=block.label.replace("h.", "decoder.list_of_blocks.")) for block in GRAPH.blocks]
+    page = open_page(replace(GRAPH, blocks=tuple(blocks)), num_stages=4, width=1400)
+    assert texts(page, ".pl-box-holds")[1:3] == ["decoder.3–5", "decoder.6–8"]
+
+
 def test_a_box_in_focus_tells_its_whole_story(open_page) -> None:
     page = open_page(hardware=SMALL)
     handles(page).last.focus()

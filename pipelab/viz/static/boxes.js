@@ -2,7 +2,7 @@
 
 import { formatBytes, formatCount, formatNeed, formatSeconds, percent, wholeBytes } from "./numbers.js";
 import { dearest } from "./costs.js";
-import { lastPart } from "./model.js";
+import { endParts, lastPart } from "./model.js";
 import { OWN_KEYS, el, keep, set, svg } from "./dom.js";
 import { MARKS, boxGrid, boxHeight, placeBoxes } from "./layout.js";
 import { badgeTexts, links } from "./links.js";
@@ -128,12 +128,20 @@ export class StageBoxes {
     const held = needs ? [needs, needs.slice(6)] : costs.capacity ? [`${total} of ${wholeBytes(costs.capacity)}`, total] : [total];
     const wide = needs ? 600 : 400;
     bytes.textContent = held.find((text) => ruler.width(text, needs ? 11 : 12, wide) <= room) ?? held.at(-1);
-    const badge = badges.map((text) => `+ ${text}`).find((text) => ruler.width(text) <= 0.6 * room) ?? badges[0];
-    badgeNode.textContent = narrow || !badge ? "" : ruler.fit(badge, 0.6 * room);
-    const left = room - (badgeNode.textContent ? ruler.width(badgeNode.textContent) + 20 : 0);
-    // What would fit comes first; of a long path the number says most.
-    const written = [would, labels].find((text) => text && ruler.width(text) <= left) ?? model.labels(stage, lastPart);
-    holds.textContent = narrow ? "" : ruler.fit(written, left);
+    if (narrow) {
+      badgeNode.textContent = holds.textContent = "";
+      return;
+    }
+    // What would fit comes first; of a long path its ends say most, then the number.
+    const names = [would, labels, model.labels(stage, endParts)];
+    const last = model.labels(stage, lastPart);
+    const left = (badge) => room - (badge ? ruler.width(badge) + 20 : 0);
+    const written = (badge) => names.find((text) => text && ruler.width(text) <= left(badge));
+    const short = badges.map((text) => `+ ${text}`).filter((text) => ruler.width(text) <= 0.6 * room);
+    const chosen = short.find(written) ?? short.find((text) => ruler.width(last) <= left(text)) ?? short.at(-1);
+    const badge = chosen ?? ruler.fit(badges[0] ?? "", 0.6 * room);
+    badgeNode.textContent = badge;
+    holds.textContent = ruler.fit(written(badge) ?? last, left(badge));
   }
 
   /** What fills the device's memory, side by side. */

@@ -124,6 +124,9 @@ export class Model {
 /** "add_7 (8×128×768 float32)". */
 export const tensorText = ({ name, shape, dtype }) => `${name} (${shape.join("×") || "scalar"} ${dtype})`;
 
+/** "decoder.block.3" as "decoder.3". */
+export const endParts = (label) => label.replace(/\..*\./, ".");
+
 export const lastPart = (label) => label.slice(label.lastIndexOf(".") + 1);
 
 /** Labels in a few words; runs of numbered blocks are joined: "embed, h.0–2". */
