@@ -212,7 +212,7 @@ class Pipeline:
         Args:
             input_ids: The prompts, (rows, tokens), padded on the left; of an encoder-decoder model, the encoder's
                 input.
-            num_microbatches: Into how many groups the rows are split; None for one per stage.
+            num_microbatches: Into how many groups the rows are split, at most 249; None for one per stage.
             **kwargs: As transformers' `generate` takes them: `attention_mask`, `max_new_tokens`, `do_sample`,
                 `temperature`, `num_beams`, `streamer`, ...
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -331,7 +332,7 @@ def _all_at_once(loops: Sequence[Callable[[], Any]], give_up: Callable[[], None]
     if len(loops) == 1:
         return [loops[0]()]
     with ThreadPoolExecutor(len(loops), thread_name_prefix="generate") as pool:
-        futures = [pool.submit(loop) for loop in loops]
+        futures = [pool.submit(copy_context().run, loop) for loop in loops]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.exception() for future in done):
             give_up()

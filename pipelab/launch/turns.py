@@ -4,11 +4,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from pipelab.errors import Cancelled, LaunchError
 from pipelab.launch.interrupts import HeldInterrupts
 
 _CLOSE_S = 5.0
+# The pipelines that are in use by this thread, or by the one it works for.
+_using: ContextVar[frozenset["Turns"]] = ContextVar("using", default=frozenset())
 _CLOSED = "This pipeline is closed. Start a new one with pipelab.start(traced, plan)."
 
 
@@ -27,7 +30,6 @@ class Turns:
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._taken_by: int | None = None
         self.is_closed = False
 
     @property
@@ -59,14 +61,16 @@ class Turns:
                 if self.is_closed:
                     raise LaunchError(_CLOSED)
                 self._stop.clear()
-                self._taken_by = threading.get_ident()
-                yield held
+                using = _using.set(_using.get() | {self})
+                try:
+                    yield held
+                finally:
+                    _using.reset(using)
             except Cancelled:
                 if self.is_closed:
                     raise Cancelled("The pipeline was closed while it ran.") from None
                 raise
             finally:
-                self._taken_by = None
                 if self.is_closed:
                     self._end()
                 self._lock.release()
@@ -81,7 +85,7 @@ class Turns:
             return  # in a forked child; the processes are the parent's
         with HeldInterrupts():
             self.is_closed = True
-            is_own = self._taken_by == threading.get_ident()  # from on_progress
+            is_own = self in _using.get()  # from on_progress
             if self._lock.acquire(timeout=0 if is_own else _CLOSE_S):  # a run in another thread stops by itself
                 self._end()
                 self._lock.release()

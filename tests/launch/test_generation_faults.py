@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import pipelab
 from pipelab.errors import Cancelled, InputError, SplitError, StageError, TraceError
+from pipelab.launch import turns
 from pipelab.launch.generation import Demand, Generation
 from pipelab.token_steps import Kind, TokenSteps
 
@@ -131,6 +132,19 @@ def test_what_one_loop_of_several_raises_is_raised(pipe: pipelab.Pipeline, model
         pipe.on_progress = None
     assert pipe.pids == pids
     assert works(pipe, model)
+
+
+def test_closed_from_the_progress_of_one_loop_of_several(
+    traced: pipelab.Trace, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited five seconds for itself: the loops of groups have threads of their own."""
+    monkeypatch.setattr(turns, "_CLOSE_S", 600.0)
+    pipe = pipelab.start(traced, three_stages(traced), device="cpu")
+    pids = pipe.pids
+    pipe.on_progress = lambda done, _: pipe.close() if done == 3 else None
+    with pytest.raises(Cancelled, match="closed while it ran"):
+        pipe.generate(**{**generators.prompts(model), "max_new_tokens": MANY})
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_ranks_that_cannot_be_had_are_asked_for_once(pipe: pipelab.Pipeline, model: Any) -> None:
