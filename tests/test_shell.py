@@ -166,6 +166,8 @@ def test_what_cannot_be_planned_is_said_and_is_1(folder: str, tmp_path: Path, wo
         [],
         ["plan", "--model", "x"],
         ["plan", "--model", "x", "--stages", "0"],
+        ["plan", "--model", "x", "--stages", "2", "--save", "/no-such-folder/plan.json"],
+        ["plan", "--model", "x", "--stages", "2", "--save", "."],
         ["plan", "--model", "x", "--stages", "2", "--split", "best"],
         ["generate", "--model", "x"],
         ["generate", "--model", "x", "--prompt-ids", "a"],

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from pipelab import policies, presets
 from pipelab.graph import Graph
@@ -56,6 +57,16 @@ def share(text: str) -> float:
 
 
 share.__name__ = "number above 0, at most 1,"
+
+
+def new_file(text: str) -> str:
+    """A path to write to: what is wrong with it is said before a model is traced."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        )
+    return text
 
 
 def split(graph: Graph, policy: str, num_stages: int) -> Plan:

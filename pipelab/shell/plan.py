@@ -31,7 +31,7 @@ def add_to(commands: Any) -> None:
         "plan", help="where to cut a model, memory per device, predicted tokens per second; without weights",
         epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    number, word = options.whole, str
+    number = options.whole
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="folder with a config.json, that file, or a model id"
     )
@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--microbatches", type=number, metavar="N", help="groups of rows (default: one per stage)")
     parser.add_argument("--granularity", choices=("block", "narrow", "module", "op"), default="block",
                         help="where optimal may cut (default: between blocks)")  # fmt: skip
-    parser.add_argument("--save", type=word, metavar="FILE", help="write the plan for pipelab.Plan.load")
+    parser.add_argument("--save", type=options.new_file, metavar="FILE", help="write the plan for pipelab.Plan.load")
     parser.add_argument("--export", choices=("vllm", "megatron", "torch", "device_map"), metavar="SYSTEM",
                         help="also print the split for vllm, megatron, torch or device_map")  # fmt: skip
     options.add_common(parser)
