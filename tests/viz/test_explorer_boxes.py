@@ -109,7 +109,7 @@ def test_a_box_in_focus_tells_its_whole_story(open_page) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [600, 1400])
+@pytest.mark.parametrize("width", [400, 600, 1400])
 def test_a_card_stays_in_the_widget_and_leaves_the_divider_free(open_page, width: int) -> None:
     page = open_page(width=width, num_stages=5)
     ribbon = page.locator(".pl-ribbon").bounding_box()
