@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pipelab.errors import InputError
 from pipelab.units import plural
@@ -85,14 +85,15 @@ def _page(explorer: "Explorer") -> bytes:
     return html_page(title, state, explorer._esm, explorer._css).encode()
 
 
-def _by_microbatches(explorer: "Explorer") -> dict[int, dict[str, Any]]:
-    """What would be answered to other numbers of micro-batches: to those that divide the batch."""
+def _by_microbatches(explorer: "Explorer") -> dict[int, str]:
+    """What would be answered to other numbers of micro-batches, as JSON: to those that divide the batch."""
     graph, now = explorer.plan.graph, explorer.num_microbatches
     most = min(graph.batch_size, _MOST_MICROBATCHES)
     found = {}
     for count in (count for count in range(1, most + 1) if graph.batch_size % count == 0 and count != now):
         costs, optimal = costs_and_optima(graph, explorer._device, count)
-        found[count] = {"_presets": {**explorer._presets, "optimal": optimal}, "_costs": costs}
+        said = {"_presets": {**explorer._presets, "optimal": optimal}, "_costs": costs}
+        found[count] = json.dumps(said, separators=(",", ":"))
     return found
 
 

@@ -47,7 +47,9 @@ class SavedModel {
     this.state[name] = value;
     for (const listener of this.listeners.get(`change:${name}`) ?? []) listener();
     if (name !== "num_microbatches") return;
-    for (const [trait, answer] of Object.entries(this.answers[value])) this.set(trait, answer);
+    const answer = this.answers[value];
+    const said = typeof answer === "string" ? JSON.parse(answer) : answer; // read once somebody asks
+    for (const [trait, of] of Object.entries(said)) this.set(trait, of);
   }
   on(event, listener) { this.listeners.set(event, [...(this.listeners.get(event) ?? []), listener]); }
   off(event, listener) {
