@@ -3,6 +3,7 @@
 import inspect
 import traceback
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils import _pytree as pytree
 
 from pipelab.arguments import shown
-from pipelab.errors import InputError, TraceError
+from pipelab.errors import InputError, PipelabError, TraceError
 
 # torch specialises a dimension of size 1, so a batch of one row is traced as two.
 SMALLEST_TRACED_BATCH = 2
@@ -161,6 +162,12 @@ def capture(
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation behaviour inside; every attribute of every module as it was afterwards."""
     before = {module: dict(vars(module)) for module in model.modules()}
+    held = [
+        (value, dict(value))
+        for attributes in before.values()
+        for value in attributes.values()
+        if type(value) in (dict, OrderedDict)
+    ]
     if any(module.training for module in before):
         warnings.warn(
             f"{type(model).__name__} is in training mode; it is traced as in evaluation (no dropout). "
@@ -177,6 +184,10 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         for module, attributes in before.items():
             vars(module).clear()
             vars(module).update(attributes)
+        # Hooks lie in such dicts; transformers adds some when hidden states are first asked for.
+        for holder, content in held:
+            holder.clear()
+            holder.update(content)
 
 
 @contextmanager
@@ -215,7 +226,7 @@ def _explain(model: nn.Module, error: BaseException) -> str:
     """The whole chain of causes: export's outer message hides the reason."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in chain:
+    while cause is not None and cause not in chain and not isinstance(cause, PipelabError):
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     name = type(model).__name__

@@ -52,6 +52,21 @@ def test_the_users_model_is_what_it_was_after_an_error() -> None:
     assert snapshot(model) == before
 
 
+def test_hooks_that_a_forward_adds_are_taken_away_again() -> None:
+    """A LLaVA that had been traced failed on images: transformers' hooks for hidden states were there twice."""
+
+    class Hooking(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.register_forward_hook(lambda module, given, output: None)
+            return super().forward(x)
+
+    model = Hooking(4, 4).eval()
+    hooks = model._forward_hooks
+    pipelab.trace(model, torch.zeros(2, 4))
+    assert model._forward_hooks is hooks
+    assert not hooks
+
+
 def test_training_mode_is_traced_as_evaluation_with_a_warning() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
     with pytest.warns(UserWarning, match="as in evaluation"):
