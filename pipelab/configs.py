@@ -101,7 +101,7 @@ def on_meta(config: "PretrainedConfig", dtype: torch.dtype | str | None) -> nn.M
 def _tasks(config: "PretrainedConfig") -> tuple[str, ...]:
     """What models are asked for when their config does not name its class, by the end of transformers' auto classes."""
     if config.is_encoder_decoder:
-        return "ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForObjectDetection", ""
+        return "ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForImageTextToText", "ForObjectDetection", ""
     language = ("ForCausalLM", "ForMaskedLM")
     if hasattr(config, "type_vocab_size") and not getattr(config, "is_decoder", False):
         language = ("ForMaskedLM", "ForCausalLM")  # BERT and its kin can be made decoders as well

@@ -92,7 +92,7 @@ class DecodeStep:
 
     Attributes:
         cache_len: Tokens in the cache, before the new one.
-        source_len: Tokens of the encoder's input, if there is an encoder.
+        source_len: Places of what the encoder makes, if there is one.
         tokens: The new token of each row, and what the encoder made; on the meta device.
         caches: Keys and values of each layer; on the meta device.
     """
@@ -103,8 +103,13 @@ class DecodeStep:
     caches: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model: Any, batch_size: int, cache_len: int, source_len: int) -> "DecodeStep":
+    def of(cls, model: Any, cache_len: int, example: Mapping[str, Tensor]) -> "DecodeStep":
         """The step of a model on the meta device, whose caches have the shapes it asks for.
+
+        Args:
+            model: The model.
+            cache_len: Tokens in the cache.
+            example: What the model is called with for whole sequences.
 
         Raises:
             TraceError: The model keeps no cache of keys and values, or `cache_len` is below 1.
@@ -114,8 +119,10 @@ class DecodeStep:
             raise TraceError(f"cache_len must be at least 1 token; it is {cache_len}. Without it, whole sequences run.")
         if not model.can_generate() or "past_key_values" not in inspect.signature(model.forward).parameters:
             raise TraceError(f"{name} does not generate tokens from a cache of keys and values. {_PREFILL_ONLY}")
-        step = cls(cache_len, source_len, _tokens(model, batch_size, source_len), {})
         try:
+            tokens = _tokens(model, example)
+            source_len = tokens["encoder_hidden_states"].shape[1] if "encoder_hidden_states" in tokens else 0
+            step = cls(cache_len, source_len, tokens, {})
             cache = step._asked_for(model)
         except TraceError:
             raise
@@ -189,12 +196,19 @@ class DecodeStep:
         return EncoderDecoderCache(Cache(layers=own), Cache(layers=cross))
 
 
-def _tokens(model: Any, batch_size: int, source_len: int) -> dict[str, Tensor]:
-    ids = torch.zeros(batch_size, 1, dtype=torch.int64, device="meta")
+def _tokens(model: Any, example: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One new token per row, and of an encoder-decoder what the encoder made of the example."""
+    ids = torch.zeros(len(next(iter(example.values()))), 1, dtype=torch.int64, device="meta")
     if not model.config.is_encoder_decoder:
         return {"input_ids": ids}
-    shape = (batch_size, source_len, model.config.hidden_size)
-    return {"decoder_input_ids": ids, "encoder_hidden_states": torch.zeros(shape, dtype=model.dtype, device="meta")}
+    encoder = model.get_encoder()
+    name = encoder.main_input_name
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        encoded = encoder(**{name: example[name].to("meta")}).last_hidden_state
+    return {
+        "decoder_input_ids": ids,
+        "encoder_hidden_states": torch.zeros(encoded.shape, dtype=encoded.dtype, device="meta"),
+    }
 
 
 def _arguments(given: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -128,8 +128,9 @@ def trace_pretrained(
     Args:
         id_or_folder_or_config: A model id of the hub, a local folder with a `config.json`, or a config object.
         batch_size: Rows of the traced batch.
-        seq_len: Tokens per row, for models that take tokens, or frames of sound. Of a decode step, those of the
-            encoder's input, if the model has an encoder. Beside images, no more than the model has places for.
+        seq_len: Tokens per row, for models that take tokens, or frames of sound (Whisper's are always 30 s). Of a
+            decode step, those of the encoder's input, if the model has an encoder. Beside images, no more than the
+            model has places for.
         cache_len: Trace one decode step: one new token per row, over a cache of the keys and values of this
             many tokens. None traces whole sequences. The caches (`graph.caches`) are inputs with room for the
             new token, which is written in place; a layer with a sliding window keeps no more than that.
@@ -167,7 +168,7 @@ def trace_pretrained(
         else:
             from pipelab.decoding import DecodeStep  # needs transformers
 
-            step = DecodeStep.of(model, batch_size, cache_len, seq_len)
+            step = DecodeStep.of(model, cache_len, example_inputs(model, batch_size, seq_len))
             inputs = step.inputs(example_inputs(model, batch_size, 1), with_memory=source is not None)
             step.prepare(model)
         call = bind_call(model, (), {name: tensor.to("meta") for name, tensor in inputs.items()})

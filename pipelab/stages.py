@@ -94,12 +94,9 @@ class _Builder:
         self.nodes.update({-1 - k: node for k, node in enumerate(traced.program.inputs)})
 
     def stage(self, index: int, start: int, stop: int, *, keeps: bool = False) -> StageTable:
-        """The ops from `start` to `stop`; `keeps`: caches are no inputs that travel."""
-        inputs, outputs = self._values_at(start), self._values_at(stop)
-        kept: tuple[int, ...] = ()
-        if keeps:
-            inputs, outputs = (tuple(v for v in values if v not in self.graph.caches) for values in (inputs, outputs))
-            kept = self.graph.caches_between(start, stop)
+        """The ops from `start` to `stop`; `keeps`: neither caches nor inputs that no op reads travel."""
+        inputs, outputs = (self._values_at(position, all_inputs=not keeps) for position in (start, stop))
+        kept = self.graph.caches_between(start, stop) if keeps else ()
         names = [name for op in self.graph.ops[start:stop] for name in op.weights]
         aliases = {name: self.graph.weight_by_name[name].tied_to for name in dict.fromkeys(names)}
         frees = self._frees((*inputs, *kept), outputs, start, stop)
@@ -114,8 +111,8 @@ class _Builder:
         specs = [tuple(self._spec(value) for value in values) for values in (inputs, outputs, kept)]
         return StageTable(index, self.sizes.num_rows, table, *specs)
 
-    def _values_at(self, position: int) -> tuple[int, ...]:
-        if position == 0:
+    def _values_at(self, position: int, all_inputs: bool) -> tuple[int, ...]:
+        if position == 0 and all_inputs:
             return tuple(-1 - k for k in range(len(self.graph.inputs)))
         return self.graph.outputs if position == len(self.graph.ops) else self.graph.values_at(position)
 

@@ -7,7 +7,7 @@ because it needs transformers.
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -45,29 +45,39 @@ class Lengths:
         rows: Sequences.
         new: Tokens per row that the step is given.
         slots: Tokens per row that the caches have room for.
-        source: Tokens per row of the encoder's input; 0 without an encoder.
+        source: Shape of a row of the encoder's input, such as (tokens,) or (channels, height, width); () without an
+            encoder.
     """
 
     rows: int
     new: int
     slots: int
-    source: int = 0
+    source: tuple[int, ...] = ()
+
+    def size(self, name: str) -> int:
+        """The size of a dimension of this name; "source" is how long the encoder's input is."""
+        size: int = self.source[0] if name == "source" else getattr(self, name)
+        return size
 
 
 # Unlike each other and unlike the sizes of models, so that a trace cannot take one for another.
-_TRACED = Lengths(rows=7, new=11, slots=29, source=13)
+_TRACED = Lengths(rows=7, new=11, slots=29)
+_TRACED_IDS = (13,)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a step: the names of its dimensions, as in `Lengths` (or a number), and its dtype."""
+    """One input of a step: its dtype, and of each dimension its size, or its name.
+
+    Names are those of `Lengths`.
+    """
 
     dims: tuple[str | int, ...]
     dtype: torch.dtype = torch.int64
 
     def shape(self, lengths: Lengths) -> tuple[int, ...]:
         """Its shape for these lengths."""
-        return tuple(getattr(lengths, dim) if isinstance(dim, str) else dim for dim in self.dims)
+        return tuple(lengths.size(dim) if isinstance(dim, str) else dim for dim in self.dims)
 
     @property
     def opened(self) -> tuple[int, ...]:
@@ -97,29 +107,39 @@ class TokenSteps:
 
     Args:
         model: The user's model; untouched.
+
+    Attributes:
+        source: The name of what its encoder takes, such as "input_ids" or "pixel_values"; empty without an encoder.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._has_encoder = bool(model.config.is_encoder_decoder)
-        self._known: dict[Kind, TokenStep] = {}
+        has_encoder = model.config.is_encoder_decoder
+        self.source: str = getattr(model.get_encoder(), "main_input_name", model.main_input_name) if has_encoder else ""
+        self._known: dict[tuple[Kind, tuple[int, ...]], TokenStep] = {}
 
-    def __getitem__(self, kind: Kind) -> TokenStep:
+    def step(self, kind: Kind, source: tuple[int, ...]) -> TokenStep:
         """The step of a kind.
+
+        Args:
+            kind: Which.
+            source: Shape of a row of the encoder's input. One trace serves token ids of any length; images and sound
+                of another shape are traced anew.
 
         Raises:
             TraceError: It cannot be traced.
         """
-        if kind == "next" and not self._has_encoder:
+        if kind == "next" and not self.source:
             kind = "prompt"
-        if kind not in self._known:
-            self._known[kind] = self._trace(kind)
-        return self._known[kind]
+        key = kind, _TRACED_IDS if self.source == "input_ids" else source
+        if key not in self._known:
+            self._known[key] = self._trace(*key)
+        return self._known[key]
 
     @property
     def encoder(self) -> str | None:
         """Path of the encoder, if there is one."""
-        if not self._has_encoder:
+        if not self.source:
             return None
         encoder = self._model.get_encoder()
         paths: dict[nn.Module, str] = {module: name for name, module in self._model.named_modules()}
@@ -138,14 +158,15 @@ class TokenSteps:
     def _layers(self) -> list[Any]:
         return list(DynamicCache(config=self._model.config.get_text_config(decoder=True)).layers)
 
-    def _trace(self, kind: Kind) -> TokenStep:
-        caches = {} if kind == "whole" else self._caches()
-        inputs = {**self._token_inputs(kind), **caches}
-        device = self._model.device
-        tensors = {name: torch.zeros(i.shape(_TRACED), dtype=i.dtype, device=device) for name, i in inputs.items()}
+    def _trace(self, kind: Kind, source: tuple[int, ...]) -> TokenStep:
+        caches, encoded = ({}, ()) if kind == "whole" else self._caches(source)
+        tokens = self._token_inputs(kind, source)
+        inputs = {**tokens, **caches}
+        lengths, device = replace(_TRACED, source=source), self._model.device
+        tensors = {name: torch.zeros(i.shape(lengths), dtype=i.dtype, device=device) for name, i in inputs.items()}
         opened = {name: given.opened for name, given in inputs.items()}
         told = announce(f"tracing how {type(self._model).__name__} generates")
-        with told, _forward(self._model, self._step(kind, inputs)):
+        with told, _forward(self._model, self._step(kind, tuple(tokens), tuple(caches), encoded)):
             call = bind_call(self._model, (), tensors)
             traced = trace_call(self._model, call, _TRACED.rows, (), tensors, frozenset(caches), opened)
         self._check_lengths(traced, inputs)
@@ -168,19 +189,20 @@ class TokenSteps:
                 "runs whole sequences of one length."
             )
 
-    def _token_inputs(self, kind: Kind) -> dict[str, Input]:
+    def _token_inputs(self, kind: Kind, source: tuple[int, ...]) -> dict[str, Input]:
         seen = "new" if kind == "whole" else "slots"
         inputs = {"last": Input((1,))} if kind == "whole" else {"num_seen": Input(())}
-        if self._has_encoder:
+        if self.source:
             inputs = {
                 "decoder_input_ids": Input(("rows", "new")),
                 "decoder_attention_mask": Input(("rows", seen)),
-                "input_ids": Input(("rows", "source")),
-                "attention_mask": Input(("rows", "source")),
+                "decoder_position_ids": Input(("rows", "new")),
+                self.source: self._source_input(source),
+                "attention_mask": Input(("rows", self._source_dim(source[0]))),
                 **inputs,
             }
             if kind == "next":
-                del inputs["input_ids"]
+                del inputs[self.source]
         else:
             inputs = {
                 "input_ids": Input(("rows", "new")),
@@ -191,60 +213,78 @@ class TokenSteps:
         takes = inspect.signature(type(self._model).forward).parameters
         return {name: given for name, given in inputs.items() if name in takes or name in ("last", "num_seen")}
 
-    def _caches(self) -> dict[str, Input]:
-        """Keys and values of each layer, of the shapes that the model asks for."""
+    def _source_input(self, source: tuple[int, ...]) -> Input:
+        dtype = torch.int64 if self.source == "input_ids" else self._model.dtype
+        return Input(("rows", *map(self._source_dim, source)), dtype)
+
+    def _source_dim(self, size: int) -> str | int:
+        """A size that comes of the encoder's input, or its name if a trace leaves it open."""
+        return "source" if self.source == "input_ids" else size
+
+    def _caches(self, source: tuple[int, ...]) -> tuple[dict[str, Input], tuple[int, ...]]:
+        """Keys and values of each layer, of the shapes that the model asks for; shape of a row of what is encoded."""
+        cache, encoded = self._filled(source)
         found = {}
-        for prefix, part in zip(_PARTS, _parts(self._filled()), strict=False):
+        for prefix, part in zip(_PARTS, _parts(cache), strict=False):
             for index, layer in enumerate(part.layers):
                 for kind in ("keys", "values"):
                     tensor = getattr(layer, kind, None)
                     if tensor is not None:
-                        length = "source" if prefix else "slots"
+                        length = self._source_dim(tensor.shape[2]) if prefix else "slots"
                         dims = ("rows", tensor.shape[1], length, *tensor.shape[3:])
                         found[f"{prefix}{kind}_{index}"] = Input(dims, tensor.dtype)
         if not found:
             raise TraceError(f"{type(self._model).__name__} puts nothing into the cache it is given.")
-        return found
+        return found, encoded
 
-    def _filled(self) -> Any:
-        """A cache in which the model has made the tensors."""
+    def _filled(self, source: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+        """A cache in which the model has made the tensors, and the shape of a row of what its encoder has made."""
         config, device = self._model.config.get_text_config(decoder=True), self._model.device
         cache: Any = DynamicCache(config=config)
-        if self._has_encoder:
+        if self.source:
             cache = EncoderDecoderCache(cache, DynamicCache(config=config))
-        names = ("input_ids", "decoder_input_ids") if self._has_encoder else ("input_ids",)
-        ids = {name: torch.zeros(1, 1, dtype=torch.int64, device=device) for name in names}
+        inputs = {"decoder_input_ids" if self.source else "input_ids": Input(("rows", 1))}
+        if self.source:
+            inputs[self.source] = self._source_input(source)
+        lengths = Lengths(rows=1, new=1, slots=1, source=source)
+        tensors = {name: torch.zeros(i.shape(lengths), dtype=i.dtype, device=device) for name, i in inputs.items()}
         experts = self._model.get_experts_implementation()
         # Their default, a grouped product, takes nothing but bfloat16 on the meta device.
         self._model.set_experts_implementation("batched_mm")
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-                self._model(**ids, past_key_values=cache, use_cache=True)
+                output = self._model(**tensors, past_key_values=cache, use_cache=True)
+        except Exception as error:  # whatever the model's own code raises
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            text = f"{type(self._model).__name__} cannot be called with rows of shape {source or (1,)} ({reason})."
+            raise TraceError(f"{text} Pass what its own processor makes.") from error
         finally:
             self._model.set_experts_implementation(experts)
-        return cache
+        return cache, tuple(output.encoder_last_hidden_state.shape[1:]) if self.source else ()
 
-    def _step(self, kind: Kind, inputs: Mapping[str, Input]) -> Callable[..., Tensor]:
+    def _step(
+        self, kind: Kind, tokens: tuple[str, ...], caches: tuple[str, ...], encoded: tuple[int, ...]
+    ) -> Callable[..., Tensor]:
         """What stands for the model's `forward` while it is traced."""
         forward = self._model.forward
-        hidden_size = self._model.config.get_text_config(decoder=True).hidden_size
 
         def step(**given: Tensor) -> Tensor:
             last, num_seen = given.pop("last", None), given.pop("num_seen", None)
-            arguments: dict[str, Any] = {name: given[name] for name in given if inputs[name].dtype == torch.int64}
+            arguments: dict[str, Any] = {name: given[name] for name in tokens if name in given}
             if num_seen is not None:
                 arguments["past_key_values"] = self._cache(given, num_seen, kind)
             if kind == "next":
                 # Nobody reads it any more: its keys and values are cached.
-                mask = given["attention_mask"]
-                nothing = mask.new_zeros((1, 1, 1), dtype=self._model.dtype)
-                arguments["encoder_outputs"] = (nothing.expand(*mask.shape, hidden_size),)
+                ids, (length, size) = given["decoder_input_ids"], encoded
+                length = given["attention_mask"].shape[1] if self.source == "input_ids" else length
+                nothing = ids.new_zeros((1, 1, 1), dtype=self._model.dtype)
+                arguments["encoder_outputs"] = (nothing.expand(ids.shape[0], length, size),)
             with _only_last(self._model, last):
                 logits = forward(**arguments, use_cache=num_seen is not None).logits
             assert isinstance(logits, Tensor)
             return logits[:, -1]
 
-        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in inputs]
+        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*tokens, *caches)]
         step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
         return step
 
@@ -257,7 +297,7 @@ class TokenSteps:
                 continue
             window = getattr(layer, "sliding_window", None)
             own.append(TokenSlots(given[f"keys_{index}"], given[f"values_{index}"], num_seen, window))
-            if self._has_encoder:
+            if self.source:
                 pair = given[f"cross_keys_{index}"], given[f"cross_values_{index}"]
                 cross.append(SourceSlots(*pair, is_filled=kind == "next"))
         return EncoderDecoderCache(Cache(layers=own), Cache(layers=cross)) if cross else Cache(layers=own)

@@ -228,4 +228,4 @@ def test_a_step_that_cannot_be_made_says_why(model_class: Any, cache_len: int, s
     with torch.device("meta"):
         model = model_class(transformers.GPT2Config(**FAMILIES["gpt2"][1], bos_token_id=0, eos_token_id=0))
     with pytest.raises(TraceError, match=said):
-        DecodeStep.of(model.eval(), 2, cache_len, 0)
+        DecodeStep.of(model.eval(), cache_len, {"input_ids": torch.zeros(2, 1)})

@@ -197,7 +197,7 @@ class Pipeline:
             return self._measured(inputs, job, repeats, pace, paces_s, held)
 
     @forgetful
-    def generate(self, input_ids: Tensor | None = None, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
+    def generate(self, inputs: Tensor | None = None, *, num_microbatches: int | None = None, **kwargs: Any) -> Any:
         """Generate tokens as transformers' `generate` does, computed by the ranks.
 
         Loop, logits processors and stopping criteria are transformers' own, and so are the tokens: the same ones,
@@ -205,13 +205,13 @@ class Pipeline:
         batch go through the ranks in groups, each with a loop of its own, so that all stages have work. One loop over
         all groups, for whose slowest each token waits, is run where something is to see the whole batch: a streamer,
         processors and criteria of your own, `return_dict_in_generate`, `max_time`, several sequences per row of a beam
-        search, and a beam search that samples.
+        search, a beam search that samples, and a `generate` of the model's own (Whisper's).
 
         Afterwards `last_generation` tells where the time went, and what the caches took.
 
         Args:
-            input_ids: The prompts, (rows, tokens), padded on the left; of an encoder-decoder model, the encoder's
-                input.
+            inputs: The prompts, (rows, tokens), padded on the left; of an encoder-decoder model, the encoder's input:
+                token ids, sound or images. Also by name: `input_ids`, `input_features`, `pixel_values`.
             num_microbatches: Into how many groups the rows are split, at most 249; None for one per stage.
             **kwargs: As transformers' `generate` takes them: `attention_mask`, `max_new_tokens`, `do_sample`,
                 `temperature`, `num_beams`, `streamer`, ...
@@ -240,7 +240,7 @@ class Pipeline:
         with self._turns.take() as held, nullcontext() if shows else _announced("generating"):
             self._steps = self._steps or TokenSteps(model)
             ranks = Ranks(self._runner, choose(self._device, self._plan.num_stages), self._patience(held), held.check)
-            arguments = {"input_ids": input_ids, **kwargs}
+            arguments = {"inputs": inputs, **kwargs}
             on_token = self.on_progress or _nobody
             self._last_generation = None
             made, self._last_generation = generate(

@@ -1,5 +1,6 @@
 """What `Pipeline.generate` does with the arguments of transformers' `generate`: checks them, and groups the rows."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import GenerationMixin
 
 from pipelab.arguments import whole
 from pipelab.errors import InputError
@@ -17,13 +19,14 @@ from pipelab.launch.generation import Generation, Loop, Ranks
 from pipelab.launch.ring_job import rows_of_groups
 from pipelab.launch.ring_wiring import MOST_GROUPS
 from pipelab.plan import Plan
-from pipelab.stand_in import twin
+from pipelab.stand_in import step_names, twin
 from pipelab.token_steps import TokenSteps
 
 # What cannot be had from processes that give nothing but logits, or what would make a second loop of its own.
 _REFUSED = (
     "assistant_model", "custom_generate", "encoder_outputs", "inputs_embeds", "output_attentions",
-    "output_hidden_states", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens", "synced_gpus",
+    "no_speech_threshold", "output_hidden_states", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens",
+    "return_token_timestamps", "synced_gpus",
 )  # fmt: skip
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -47,31 +50,30 @@ def generate(
         steps: Its steps.
         plan: Where it is cut.
         ranks: What computes.
-        arguments: As `generate` takes them; the token ids as `input_ids`.
+        arguments: As `generate` takes them; what it generates from as `inputs`, or by name.
         num_microbatches: Groups of rows that are under way at once; None for one per stage, if there are as many rows.
         on_token: Called with the tokens made per row and the most there can be.
     """
-    arguments = _checked(model, arguments)
-    ids = arguments["input_ids"]
+    arguments = _checked(model, steps.source, arguments)
+    given = arguments[steps.source or "input_ids"]
     if steps.no_cache_reason and _setting(model, arguments, "use_cache") is not False:
         warnings.warn(
             f"{steps.no_cache_reason}, which processes cannot keep: every token is computed from all before it.",
             stacklevel=4,
         )
         arguments["use_cache"] = False
-    num_groups = _num_groups(ids.shape[0], num_microbatches, plan.num_stages)
-    rows = rows_of_groups(ids.shape[0], num_groups)
-    generation = Generation(steps, plan, ranks, rows)
-    groups = dict(enumerate(rows))
-    if not _are_independent(model, arguments):
-        loop = Loop(generation, groups, on_token)
-        (result,) = generation.run([partial(twin(model, loop, ids.device).generate, **arguments)])
-        if not isinstance(result, Tensor) and "past_key_values" in result:
-            result.past_key_values = None  # they were the ranks'
+    rows = rows_of_groups(len(given), _num_groups(len(given), num_microbatches, plan.num_stages))
+    generation = Generation(steps, plan, ranks)
+
+    def generate_in(loop: Loop) -> Any:
+        return twin(model, steps.source, loop, given.device).generate
+
+    if not _are_independent(model, arguments, given):
+        loop = Loop(generation, rows, range(len(rows)), on_token)
+        (result,) = generation.run([partial(generate_in(loop), **arguments)])
         return result, generation.report
-    loops = [Loop(generation, {group: count}, on_token) for group, count in groups.items()]
-    parts = _parts(arguments, rows)
-    twins = [partial(twin(model, loop, ids.device).generate, **part) for loop, part in zip(loops, parts, strict=True)]
+    loops = [Loop(generation, rows, range(group, group + 1), on_token) for group in range(len(rows))]
+    twins = [partial(generate_in(loop), **part) for loop, part in zip(loops, _parts(arguments, rows), strict=True)]
     if len(rows) > 1 and _setting(model, arguments, "do_sample"):
         draws = Draws(rows)
         twins = [partial(draws.for_group, group, generate) for group, generate in enumerate(twins)]
@@ -86,36 +88,82 @@ def generate(
     return together, generation.report
 
 
-def _checked(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, with token ids and mask as the ranks take them.
+def _checked(model: Any, source: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name, with ids and masks as the ranks take them.
 
     Raises:
-        InputError: There are no ids, the mask is of others, or an argument is of no use here.
+        InputError: There is nothing to generate from, it is not what the model takes, the mask is of others, or an
+            argument is of no use here.
     """
-    if model.main_input_name != "input_ids":
-        name = model.main_input_name
-        raise InputError(
-            f"{type(model).__name__} generates from {name}, and in a pipeline generate takes token ids alone: generate "
-            f"with the model itself. In stages it runs whole calls, such as pipe({name}=..., decoder_input_ids=...)."
-        )
-    refused = [name for name in _REFUSED if arguments.get(name)]
+    settings = {name: _setting(model, arguments, name) for name in _REFUSED}
+    refused = [name for name, value in settings.items() if value is not None and value is not False]
     if refused:
         raise InputError(f"generate in a pipeline does not take {', '.join(refused)}. Leave it out.")
-    ids = arguments.get("input_ids")
+    found = {name: value for name, value in arguments.items() if name != "inputs"}
+    name = source or "input_ids"
+    if arguments.get("inputs") is not None:
+        if found.get(name) is not None:
+            raise InputError(f"generate was given {name} twice, once without its name. Pass it once.")
+        found[name] = arguments["inputs"]
+    _check_names(model, source, found)
+    if name == "input_ids":
+        found[name] = _checked_ids(model, found.get(name))
+    else:
+        _check_source(model, name, found.get(name))
+    mask, shape = found.get("attention_mask"), found[name].shape
+    if mask is not None:
+        found["attention_mask"] = _checked_mask(mask, shape if name == "input_ids" else shape[:1])
+    return found
+
+
+def _check_names(model: Any, source: str, arguments: Mapping[str, Any]) -> None:
+    """Nothing may be left aside in silence, such as the image beside a prompt."""
+    takes = inspect.signature(type(model).forward).parameters
+    others = [
+        name
+        for name, value in arguments.items()
+        if isinstance(value, Tensor) and name in takes and name not in step_names(source)
+    ]
+    if others:
+        raise InputError(
+            f"{type(model).__name__} would generate from {', '.join(others)} as well, and in a pipeline generate takes "
+            f"{source or 'input_ids'} alone: generate with the model itself. In stages it runs whole calls, such as "
+            f"pipe({others[0]}=...)."
+        )
+
+
+def _check_source(model: Any, name: str, given: Any) -> None:
+    if not isinstance(given, Tensor) or given.dtype != model.dtype or given.ndim < 2 or 0 in given.shape:
+        raise InputError(
+            f"{type(model).__name__} generates from {name}, a tensor of {model.dtype} with rows, as its processor "
+            f"makes it; it was given {_found(given)}."
+        )
+
+
+def _checked_ids(model: Any, ids: Any) -> Tensor:
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in _INTEGERS or 0 in ids.shape:
         raise InputError(
             f"generate takes token ids, a tensor of integers of shape (rows, tokens); it was given {_found(ids)}. "
             "A tokenizer makes them: tokenizer(texts, return_tensors='pt', padding=True, padding_side='left')."
         )
-    mask = arguments.get("attention_mask")
-    if mask is None:
-        return {**arguments, "input_ids": ids.long()}
-    if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+    size = model.get_input_embeddings().weight.shape[0]
+    for wrong in (int(ids.min()), int(ids.max())):
+        if not 0 <= wrong < size:
+            raise InputError(
+                f"Token id {wrong} is none of {type(model).__name__}'s, which has 0 to {size - 1}. Use the tokenizer "
+                "that was made for it."
+            )
+    return ids.long()
+
+
+def _checked_mask(mask: Any, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.shape[: len(shape)] != shape:
+        sizes = ", ".join([*map(str, shape), *(["..."] if len(shape) == 1 else [])])
         raise InputError(
-            f"attention_mask must be a tensor with a number for each token, of shape {tuple(ids.shape)} as input_ids; "
-            f"it is {_found(mask)}."
+            f"attention_mask must be a tensor with a number for each token, of shape ({sizes}) as the input; it is "
+            f"{_found(mask)}."
         )
-    return {**arguments, "input_ids": ids.long(), "attention_mask": mask.long()}
+    return mask.long()
 
 
 def _found(given: Any) -> str:
@@ -144,12 +192,14 @@ def _setting(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
     return None
 
 
-def _are_independent(model: Any, arguments: Mapping[str, Any]) -> bool:
+def _are_independent(model: Any, arguments: Mapping[str, Any], given: Tensor) -> bool:
     """Whether each group can have a loop of its own: nothing of the batch, or the user's, to see in between."""
+    if type(model).generate is not GenerationMixin.generate:
+        return False  # it may begin the loop several times, each time with other rows
     plain = all(
         isinstance(value, bool | int | float | str | list | tuple | None)
         for name, value in arguments.items()
-        if name not in ("input_ids", "attention_mask", "generation_config")
+        if value is not given and name not in ("attention_mask", "generation_config")
     )
     together = ("return_dict_in_generate", "penalty_alpha", "max_time")
     if not plain or any(_setting(model, arguments, name) for name in together):

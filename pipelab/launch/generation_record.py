@@ -1,7 +1,7 @@
 """What a generation leaves behind: when each group was on its way, from which its report is made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 from pipelab.generation_report import GenerationPhase, GenerationReport
@@ -72,6 +72,35 @@ def report_of(
         loop_s=(waited_s - there_s) / num_decode if num_decode else None,
         cache_bytes=tuple(tuple(sum(spec.num_bytes for spec in group) for group in groups) for groups in caches),
         peak_memory_bytes=tuple(rank.peak_memory_bytes for rank in done),
+    )
+
+
+def joined(reports: Sequence[GenerationReport]) -> GenerationReport:
+    """What is told of a `generate` in which transformers' loop began several times: sums, and the largest groups."""
+    if len(reports) == 1:
+        return reports[0]
+    decodes = [(report, report.decode) for report in reports if report.decode]
+    num_decode = sum(decode.num_steps for _, decode in decodes)
+    largest = max(reports, key=lambda report: (sum(report.group_rows), sum(map(sum, report.cache_bytes))))
+    return replace(
+        largest,
+        num_prompt_tokens=sum(report.num_prompt_tokens for report in reports),
+        num_new_tokens=sum(report.num_new_tokens for report in reports),
+        prefill=_summed([report.prefill for report in reports]),
+        decode=_summed([decode for _, decode in decodes]) if decodes else None,
+        token_s=sum((of.token_s or 0.0) * decode.num_steps for of, decode in decodes) / num_decode if decodes else None,
+        loop_s=sum((of.loop_s or 0.0) * decode.num_steps for of, decode in decodes) / num_decode if decodes else None,
+        peak_memory_bytes=tuple(map(max, zip(*(report.peak_memory_bytes for report in reports), strict=True))),
+    )
+
+
+def _summed(phases: Sequence[GenerationPhase]) -> GenerationPhase:
+    return GenerationPhase(
+        seconds=sum(phase.seconds for phase in phases),
+        num_steps=sum(phase.num_steps for phase in phases),
+        num_tokens=sum(phase.num_tokens for phase in phases),
+        busy_s=tuple(map(sum, zip(*(phase.busy_s for phase in phases), strict=True))),
+        moving_s=tuple(map(sum, zip(*(phase.moving_s for phase in phases), strict=True))),
     )
 
 

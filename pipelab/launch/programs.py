@@ -51,7 +51,7 @@ class Programs:
         programs: list[tuple[StageTable, ...]] = []
         self._numbers: dict[tuple[str, int, int], int] = {}
         for kind, lengths in wanted:
-            step = steps[kind]
+            step = steps.step(kind, lengths.source)
             cuts = step_cuts(plan, step.traced.graph, steps.encoder if kind == "next" else None)
             tables = step_tables(step.traced, cuts, step.shapes(lengths))
             self._numbers[kind, lengths.rows, lengths.new] = len(programs)

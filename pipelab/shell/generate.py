@@ -91,6 +91,11 @@ def run(asked: argparse.Namespace) -> None:
     ids = torch.tensor([asked.prompt_ids or tokenizer(asked.prompt)["input_ids"]])
     _check_ids(ids, config.get_text_config().vocab_size)
     traced = trace_pretrained(asked.model, batch_size=2, seq_len=max(ids.shape[1], 2), dtype=asked.dtype)
+    if "input_ids" not in traced.kwargs:
+        raise InputError(
+            f"{traced.graph.model} generates from {next(iter(traced.kwargs))}, and this command has text alone to pass "
+            "on. Generate in Python: pipelab.start(traced, plan).generate(...)."
+        )
     plan = _plan(traced, asked.split, num_stages)
     if not asked.json:
         settings["streamer"] = _streamer(tokenizer)

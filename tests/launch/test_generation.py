@@ -111,6 +111,14 @@ def test_a_checkpoint_generates_with_the_settings_beside_its_weights(tmp_path: P
         assert torch.equal(pipe.generate(**generators.prompts(model), max_new_tokens=NEW), expected)
 
 
+@pytest.mark.parametrize("case", ["gpt2"], indirect=True, scope="module")
+def test_what_a_step_does_not_take_is_not_left_aside(case: Case) -> None:
+    """Token types (and the image beside a prompt) were dropped in silence: the tokens were others than the model's."""
+    call = generators.prompts(case.model)
+    with pytest.raises(InputError, match="would generate from token_type_ids as well"):
+        case.pipe.generate(**call, token_type_ids=call["attention_mask"])
+
+
 @of_llama
 def test_one_row_many_groups_and_scores(case: Case) -> None:
     case.pipe.replan(between_blocks(case.traced, 2))

@@ -152,14 +152,14 @@ def test_ranks_that_cannot_be_had_are_asked_for_once(pipe: pipelab.Pipeline, mod
     asked = []
 
     class Untraceable(TokenSteps):
-        def __getitem__(self, kind: Kind) -> Any:
+        def step(self, kind: Kind, source: tuple[int, ...]) -> Any:
             asked.append(kind)
             raise TraceError("no")
 
-    generation = Generation(Untraceable(model), pipe.plan, None, (1, 1, 1))  # type: ignore[arg-type]  # none are needed
-    demand = Demand(expansion=1, source=0, new=4, longest=8, has_cache=True, has_beams=False)
+    generation = Generation(Untraceable(model), pipe.plan, None)  # type: ignore[arg-type]  # none are needed
+    demand = Demand((1, 1, 1), expansion=1, source=(), num_read=4, new=4, longest=8, has_cache=True, has_beams=False)
     with pytest.raises(TraceError):
-        generation.run([lambda: generation.round_for(demand)] * 3)
+        generation.run([lambda: generation.round_for(0, demand)] * 3)
     assert asked == ["prompt"]
 
 
@@ -183,13 +183,32 @@ def test_a_long_pause_of_the_users_own_code_is_no_stall(pipe: pipelab.Pipeline, 
 
 def test_a_rank_that_raises_names_module_and_op(pipe: pipelab.Pipeline, model: Any) -> None:
     pids = pipe.pids
-    for rows in (1, 3):  # one loop, and one for each group
-        ids = torch.full((rows, 4), generators.VOCAB)
+    ids = generators.prompts(model)["input_ids"][1:3].repeat(3, 1)
+    ended, other = model.generate(ids[:2], max_new_tokens=1)[:, -1]
+    assert ended != other, "the padding of a row that has ended is read where another goes on"
+    for num_microbatches in (1, 3):  # in one loop the padding is as far as it is in several
         with pytest.raises(StageError, match=r"Stage 0 \(rank 0\) raised IndexError in model.embed_tokens") as e:
-            pipe.generate(ids, max_new_tokens=4)
+            pipe.generate(
+                ids,
+                max_new_tokens=4,
+                eos_token_id=int(ended),
+                pad_token_id=generators.VOCAB,
+                num_microbatches=num_microbatches,
+            )
         assert "Traceback" in e.value.remote_traceback
     assert pipe.pids == pids
     assert works(pipe, model)
+
+
+def test_ids_that_are_none_of_the_models_reach_no_rank(pipe: pipelab.Pipeline, model: Any) -> None:
+    """The rank's "index out of range" told no remedy."""
+    pids = pipe.pids
+    for wrong in (generators.VOCAB, -1):
+        ids = generators.prompts(model)["input_ids"]
+        ids[1, 2] = wrong
+        with pytest.raises(InputError, match=f"Token id {wrong} is none of LlamaForCausalLM's, which has 0 to 47"):
+            pipe.generate(ids)
+    assert pipe.pids == pids
 
 
 def test_nothing_is_left_of_a_generation(pipe: pipelab.Pipeline, model: Any) -> None:
@@ -219,14 +238,13 @@ def test_it_runs_between_other_runs_and_tells_its_progress(pipe: pipelab.Pipelin
 
 
 def test_what_cannot_be_generated_is_refused_in_words(
-    pipe: pipelab.Pipeline, traced: pipelab.Trace, model: Any, monkeypatch: pytest.MonkeyPatch
+    pipe: pipelab.Pipeline, traced: pipelab.Trace, model: Any
 ) -> None:
     pids, ids = pipe.pids, generators.prompts(model)["input_ids"]
-    with monkeypatch.context() as whisper, pytest.raises(InputError, match="generates from input_features, and in a"):
-        whisper.setattr(model, "main_input_name", "input_features", raising=False)
-        pipe.generate(input_features=torch.zeros(2, 3, 4))
     with pytest.raises(InputError, match="integers of shape"):
         pipe.generate(torch.zeros(2, 3))
+    with pytest.raises(InputError, match="given input_ids twice"):
+        pipe.generate(ids, input_ids=ids)
     with pytest.raises(InputError, match="between 1 and the batch of 3"):
         pipe.generate(ids, num_microbatches=4)
     with pytest.raises(InputError, match=r"whole number, 1 or more; it is '2'"):
@@ -236,8 +254,9 @@ def test_what_cannot_be_generated_is_refused_in_words(
     for mask in (torch.ones(2, ids.shape[1]), torch.ones(3, 2), [[1]]):
         with pytest.raises(InputError, match=r"attention_mask must be a tensor with a number for each token"):
             pipe.generate(ids, attention_mask=mask)
-    with pytest.raises(InputError, match="does not take output_attentions"):
-        pipe.generate(ids, output_attentions=True)
+    for refused in ({"output_attentions": True}, {"inputs_embeds": torch.zeros(2, 3, 16)}):
+        with pytest.raises(InputError, match=f"does not take {next(iter(refused))}"):
+            pipe.generate(ids, **refused)
     with pytest.raises(ValueError, match="max_new_tokenz"):  # transformers' own
         pipe.generate(ids, max_new_tokenz=4)
     attention = "model.layers.0.self_attn:aten.scaled_dot_product_attention.default"
