@@ -177,12 +177,6 @@ class Generation:
         programs = Programs(self._steps, self._plan, wanted, demand.step_rows, demand.has_beams)
         self._rounds.append(Round(self._ranks, programs, demand))
 
-    def _begun(self, demand: Demand) -> "Round":
-        rows = [rows * demand.expansion for rows in self._group_rows]
-        wanted = [step for number in dict.fromkeys(rows) for step in demand.steps_of(number)]
-        programs = Programs(self._steps, self._plan, wanted, rows, demand.has_beams)
-        return Round(self._ranks, programs, demand.source or demand.new)
-
     def _hang_up(self) -> None:
         self._is_given_up = True
         if self._rounds:
