@@ -156,6 +156,11 @@ def _without_caches(loop: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def has_own_generate(model: Any) -> bool:
+    """Whether a model has a `generate` besides transformers' own, which may call that several times."""
+    return type(model).generate is not GenerationMixin.generate
+
+
 def step_names(source: str) -> set[str]:
     """The arguments of `forward` that a step passes on.
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import GenerationMixin
 
 from pipelab.arguments import whole
 from pipelab.errors import InputError
@@ -19,7 +18,7 @@ from pipelab.launch.generation import Generation, Loop, Ranks
 from pipelab.launch.ring_job import rows_of_groups
 from pipelab.launch.ring_wiring import MOST_GROUPS
 from pipelab.plan import Plan
-from pipelab.stand_in import step_names, twin
+from pipelab.stand_in import has_own_generate, step_names, twin
 from pipelab.token_steps import TokenSteps
 
 # What cannot be had from processes that give nothing but logits, or what would make a second loop of its own.
@@ -194,7 +193,7 @@ def _setting(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
 
 def _are_independent(model: Any, arguments: Mapping[str, Any], given: Tensor) -> bool:
     """Whether each group can have a loop of its own: nothing of the batch, or the user's, to see in between."""
-    if type(model).generate is not GenerationMixin.generate:
+    if has_own_generate(model):
         return False  # it may begin the loop several times, each time with other rows
     plain = all(
         isinstance(value, bool | int | float | str | list | tuple | None)
