@@ -1,6 +1,7 @@
 """What families of models take, where their layers are, and which cannot run: a selection of docs/support.py."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,23 @@ def test_sizes_are_those_of_the_part_that_has_them(name: str, shape: tuple[int, 
     """TrOCR and ViTPose were given 224 pixels, and refused them."""
     model = on_meta(PRETRAINED[name].made_config(), None)
     assert tuple(next(iter(example_inputs(model, 2, 6).values())).shape[1:]) == shape
+
+
+def test_a_model_that_sees_counts_text_in_one_dimension() -> None:
+    """Qwen2-VL counts in three, and generate said in a ValueError that its positions were not as they were traced."""
+    from pipelab.stand_in import _Twin
+
+    model = PRETRAINED["Qwen2-VL"].made()
+    model.__class__ = type("Twin", (_Twin, type(model)), {})
+    ids = torch.ones(2, 3, dtype=torch.int64)
+    positions = model._prepare_position_ids_for_generation(ids, {"attention_mask": ids})  # type: ignore[operator]
+    assert positions.tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_the_page_on_support_has_a_row_for_each_family() -> None:
+    page = Path(__file__).parent.parent / "docs" / "support.md"
+    rows = [line.split("|")[1].strip() for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert rows == ["family", *PRETRAINED, *OTHERS]
 
 
 class Residual(nn.Module):
