@@ -177,7 +177,8 @@ export class TimelinePane {
     const apart = this.scales.share && prediction !== null;
     if (this.told === report && this.toldApart === apart) return;
     [this.told, this.toldApart] = [report, apart];
-    set(this.result, { text: report ? measuredWords(report, apart) : "Measured:", title: report?.where });
+    const none = this.second.hidden ? "" : "Measured:";
+    set(this.result, { text: report ? measuredWords(report, apart) : none, title: report?.where });
   }
 
   /** Which run is drawn, or none. */
