@@ -108,11 +108,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("num_stages", [2, 3])
-def test_speech_becomes_transformers_own_tokens(
-    pipe: pipelab.Pipeline, model: Any, traced: pipelab.Trace, num_stages: int
-) -> None:
-    pipe.replan(between_blocks(traced, num_stages))
+def test_speech_becomes_transformers_own_tokens(pipe: pipelab.Pipeline, model: Any, traced: pipelab.Trace) -> None:
+    pipe.replan(between_blocks(traced, 3))
     for way, settings in WAYS.items():
         ours, expected = both(pipe, model, input_features=heard(2 * PLACES), **settings)
         assert torch.equal(ours, expected), way
