@@ -173,9 +173,9 @@ def test_ids_and_masks_of_any_whole_type_are_taken(pipe: pipelab.Pipeline, model
 
 def test_a_long_pause_of_the_users_own_code_is_no_stall(pipe: pipelab.Pipeline, model: Any) -> None:
     """Ranks that have nothing to do are not hanging."""
-    patient, pipe.stall_s = pipe.stall_s, 0.05
+    patient, pipe.stall_s = pipe.stall_s, 0.3
     try:
-        pipe.generate(**{**one_prompt(model), "max_new_tokens": 6}, streamer=Act(lambda: threading.Event().wait(0.5)))
+        pipe.generate(**{**one_prompt(model), "max_new_tokens": 6}, streamer=Act(lambda: threading.Event().wait(1)))
     finally:
         pipe.stall_s = patient
     assert works(pipe, model)
