@@ -150,4 +150,4 @@ def test_a_model_that_counts_its_tokens_is_refused_by_generate(name: str, num_la
 
     small = replace(PRETRAINED[name], settings={**PRETRAINED[name].settings, "num_hidden_layers": num_layers})
     with pytest.raises(TraceError, match="depends on the number of tokens"):
-        TokenSteps(small.made())._trace("whole")
+        TokenSteps(small.made()).step("whole", ())
