@@ -147,6 +147,7 @@ def test_a_model_that_does_not_generate_is_planned_as_a_whole(tmp_path: Path) ->
     [
         (["--model", "{folder}", *sizes(stages=9)], "optimal_mix cannot make 9 stages"),
         (["--model", "{folder}", *sizes(microbatches=7)], "A batch of 6 rows"),
+        (["--model", "{folder}", *sizes(split="uniform", granularity="op")], "--granularity is for --split optimal"),
         (["--model", "{empty}", "--stages", "2"], "holds no config.json"),
         (["--model", "{folder}", "--stages", "2", "--hardware", HARDWARE, "--context", "90000000"], "alone needs 23"),
         (["--model", "{empty}/typo", "--stages", "2"], "There is no folder"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelab.costs import check_microbatches
-from pipelab.errors import TraceError
+from pipelab.errors import InputError, TraceError
 from pipelab.graph import Graph
 from pipelab.hardware import DEFAULT
 from pipelab.mixtures import optimal_mix
@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--new-tokens", type=number, metavar="N", default=128,
                         help="tokens made per prompt: weighs decode in optimal (default: %(default)s)")  # fmt: skip
     parser.add_argument("--microbatches", type=number, metavar="N", help="groups of rows (default: one per stage)")
-    parser.add_argument("--granularity", choices=("block", "narrow", "module", "op"), default="block",
+    parser.add_argument("--granularity", choices=("block", "narrow", "module", "op"),
                         help="where optimal may cut (default: between blocks)")  # fmt: skip
     parser.add_argument("--save", type=options.new_file, metavar="FILE", help="write the plan for pipelab.Plan.load")
     parser.add_argument("--export", choices=("vllm", "megatron", "torch", "device_map"), metavar="SYSTEM",
@@ -77,6 +77,8 @@ def serving(asked: argparse.Namespace) -> Serving:
     rows, length = asked.batch_size or 2 * asked.stages, asked.seq_len
     cache_len = asked.cache_len or length
     groups = asked.microbatches or min(rows, asked.stages)
+    if asked.granularity and asked.split != "optimal":
+        raise InputError(f"--granularity is for --split optimal; {asked.split} cuts where it cuts. Leave it out.")
     check_microbatches(rows, groups)  # before half a minute of tracing
     graphs, note = _graphs(asked, rows, cache_len)
     plans = _plans(list(graphs.values()), asked, groups)
@@ -113,7 +115,7 @@ def _plans(graphs: list[Graph], asked: argparse.Namespace, groups: int) -> list[
     if asked.split == "optimal":
         weights = (1, asked.new_tokens)
         first = optimal_mix(
-            list(zip(graphs, weights, strict=False)), num_stages=asked.stages, granularity=asked.granularity,
+            list(zip(graphs, weights, strict=False)), num_stages=asked.stages, granularity=asked.granularity or "block",
             hardware=asked.hardware, num_microbatches=groups,
         )  # fmt: skip
         steps = plural(asked.new_tokens, "decode step")
