@@ -18,7 +18,7 @@ class TransformerEncoder(nn.Module):
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(SEQ))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.encoder(self.embed(ids), mask=self.mask, is_causal=True))  # type: ignore[no-any-return]
+        return self.head(self.encoder(self.embed(ids), mask=self.mask, is_causal=True))  # type: ignore[no-any-return]  # untyped
 
 
 class Lstm(nn.Module):
@@ -34,7 +34,7 @@ class Lstm(nn.Module):
         hidden = self.embed(ids)
         for layer in self.layers:
             hidden = hidden + layer(hidden)[0]
-        return self.head(hidden)  # type: ignore[no-any-return]
+        return self.head(hidden)  # type: ignore[no-any-return]  # untyped
 
 
 class MixerLayer(nn.Module):
@@ -48,7 +48,7 @@ class MixerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.places(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channels(self.norm2(x))  # type: ignore[no-any-return]
+        return x + self.channels(self.norm2(x))  # type: ignore[no-any-return]  # untyped
 
 
 class MlpMixer(nn.Module):
@@ -61,14 +61,14 @@ class MlpMixer(nn.Module):
         self.head = nn.Linear(16, 8)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.layers(self.patches(image).flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]
+        return self.head(self.layers(self.patches(image).flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]  # untyped
 
 
 def diffusion_unet() -> nn.Module:
     """The U-Net of Stable Diffusion, tiny; needs diffusers."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(  # type: ignore[no-any-return]
+    return UNet2DConditionModel(  # type: ignore[no-any-return]  # diffusers leaves it untyped
         sample_size=8, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4,
         norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -79,7 +79,7 @@ def diffusion_transformer() -> nn.Module:
     """DiT, tiny; needs diffusers."""
     from diffusers import DiTTransformer2DModel
 
-    return DiTTransformer2DModel(  # type: ignore[no-any-return]
+    return DiTTransformer2DModel(  # type: ignore[no-any-return]  # diffusers leaves it untyped
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=3, norm_num_groups=4,
         sample_size=8, patch_size=2, num_embeds_ada_norm=10,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def stable_diffusion_3() -> nn.Module:
     """The transformer of Stable Diffusion 3, tiny; needs diffusers."""
     from diffusers import SD3Transformer2DModel
 
-    return SD3Transformer2DModel(  # type: ignore[no-any-return]
+    return SD3Transformer2DModel(  # type: ignore[no-any-return]  # diffusers leaves it untyped
         sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=8, out_channels=4,
         pos_embed_max_size=16,
@@ -100,7 +100,7 @@ def flux() -> nn.Module:
     """The transformer of Flux, tiny; needs diffusers."""
     from diffusers import FluxTransformer2DModel
 
-    return FluxTransformer2DModel(  # type: ignore[no-any-return]
+    return FluxTransformer2DModel(  # type: ignore[no-any-return]  # diffusers leaves it untyped
         patch_size=1, in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
     )  # fmt: skip
@@ -110,7 +110,7 @@ def image_autoencoder() -> nn.Module:
     """The VAE of Stable Diffusion, tiny; needs diffusers."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(  # type: ignore[no-any-return]
+    return AutoencoderKL(  # type: ignore[no-any-return]  # diffusers leaves it untyped
         block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
         up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
     )  # fmt: skip
